@@ -1,0 +1,119 @@
+"""The process that the MultiLangDaemon starts for one shard: `python -m consumers.kcl.child`.
+
+It is not run by hand. Standard input and output belong to the daemon; what anything else prints
+goes to `<work-dir>/logs/<shard id>.log`. It does not end on SIGINT, SIGTERM and their
+like, which a terminal or an init system sends to the whole process group: the daemon gets them too
+and asks its children to stop. It ends when the daemon does, also in the middle of a batch.
+
+Exit status: 0 when the daemon closed the pipe between two requests, 1 after an error that stayed,
+70 when the daemon died while a batch was being applied.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from consumers.kcl.channel import Channel
+from consumers.kcl.events import Journal
+from consumers.kcl.processor import Processor, Retry
+from consumers.sinks.open import open_sink
+
+LOG_FOLDER: Final = "logs"
+MAX_LOG_BYTES: Final = 16 * 1024 * 1024
+"""A shard's log is put aside at this size, and one older one is kept."""
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the child of one shard until the daemon closes the pipe."""
+    arguments = _parser().parse_args(argv)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        # Handled, not ignored: what is ignored stays so in every program that a handler starts.
+        signal.signal(number, lambda _number, _frame: None)
+    channel = Channel.take_over()
+    last_words = os.dup(2)  # standard error as the daemon gave it: it ends on the worker's own
+    log = _ShardLog(arguments.work_dir / LOG_FOLDER)
+
+    def begin(shard_id: str) -> None:
+        log.open(shard_id)
+        os.write(last_words, f"ready: {shard_id} is being read\n".encode())
+
+    journal = Journal(arguments.work_dir)
+    processor: Processor | None = None
+    try:
+        sink = open_sink(arguments.sink, retention=arguments.retention, horizon=arguments.horizon)
+        processor = Processor(
+            line=channel,
+            sink=sink,
+            journal=journal,
+            worker_id=arguments.worker_id,
+            retry=Retry(attempts=arguments.attempts),
+            on_initialize=begin,
+            on_batch=log.keep_bounded,
+        )
+        processor.serve()
+        sink.close()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of this worker
+        _log.critical("this worker stops", exc_info=error)
+        os.write(last_words, f"stopped: {type(error).__name__}: {error}\n".encode())
+        journal.event(
+            "failed",
+            worker_id=arguments.worker_id,
+            shard_id=processor.shard_id if processor else "",
+            error=f"{type(error).__name__}: {error}",
+        )
+        return 1
+    return 0
+
+
+class _ShardLog:
+    """Leads file descriptors 1 and 2, and so all that prints, to the log of the shard."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path: Path | None = None
+
+    def open(self, shard_id: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / f"{shard_id}.log"
+        self._redirect(self._path)
+        logging.basicConfig(
+            level=logging.INFO,
+            format=f"%(asctime)s {os.getpid()} %(levelname)s %(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+
+    def keep_bounded(self) -> None:
+        if self._path and os.fstat(2).st_size > MAX_LOG_BYTES:
+            self._path.replace(self._path.with_suffix(".log.1"))
+            self._redirect(self._path)
+
+    @staticmethod
+    def _redirect(path: Path) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m consumers.kcl.child", description=__doc__)
+    parser.add_argument("--sink", required=True, help="see python -m consumers.kcl --help")
+    parser.add_argument("--work-dir", required=True, type=Path)
+    parser.add_argument("--worker-id", default="")
+    parser.add_argument("--retention", required=True, type=float, metavar="SECONDS")
+    parser.add_argument("--horizon", type=float, default=None, metavar="SECONDS")
+    parser.add_argument("--attempts", type=int, default=Retry().attempts)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The ground: stacks, provisioning, and the proxy."""

@@ -1,0 +1,1 @@
+"""Devices, shadows, and the bridge from MQTT to a stream."""

@@ -1,0 +1,112 @@
+"""Where shadows live: one SQLite file, or memory."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from iot.shadows.document import ShadowDocument
+from iot.shadows.protocol import ShadowName, compact
+
+TOMBSTONE_SECONDS: Final = 48 * 3600
+"""A shadow created again within 48 hours goes on counting. AWS: Device Shadow service, data
+flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredShadow:
+    """One shadow as it is kept.
+
+    Args:
+        version: Goes up by one with every accepted update.
+        timestamp: Epoch seconds of the last update, or of the deletion.
+        document: None once deleted; the version is then remembered for 48 hours.
+    """
+
+    version: int
+    timestamp: int
+    document: ShadowDocument | None
+
+
+class ShadowStore(Protocol):
+    """Where shadows live. The service calls it from one thread at a time."""
+
+    def load(self, name: ShadowName, *, now: int) -> StoredShadow | None:
+        """Return the shadow, or what is left of a deleted one at ``now`` (epoch s), or None."""
+
+    def save(self, name: ShadowName, shadow: StoredShadow) -> None:
+        """Keep a shadow in place of what was there."""
+
+
+class SqliteShadowStore:
+    """Shadows in a SQLite file.
+
+    Args:
+        path: The file, created when missing; ``:memory:`` keeps nothing.
+
+    An update survives the death of the process as soon as :meth:`save` returns. It may not survive
+    a power failure in the seconds after it: syncing each update would cost more than it is worth
+    for a state that devices report again.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS shadows ("
+            " thing TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,"
+            " timestamp INTEGER NOT NULL, document TEXT,"
+            " PRIMARY KEY (thing, name)) WITHOUT ROWID"
+        )
+
+    def load(self, name: ShadowName, *, now: int) -> StoredShadow | None:
+        """Return the shadow, or what is left of a deleted one at ``now`` (epoch s), or None."""
+        row = self._database.execute(
+            "SELECT version, timestamp, document FROM shadows WHERE thing = ? AND name = ?",
+            (name.thing, name.name or ""),
+        ).fetchone()
+        if row is None:
+            return None
+        version, timestamp, document = row
+        if document is None:
+            return StoredShadow(version, timestamp, None) if _remembered(timestamp, now) else None
+        fields = json.loads(document)
+        return StoredShadow(version, timestamp, ShadowDocument(fields["state"], fields["metadata"]))
+
+    def save(self, name: ShadowName, shadow: StoredShadow) -> None:
+        """Keep a shadow in place of what was there."""
+        document = shadow.document and compact(
+            {"state": shadow.document.state, "metadata": shadow.document.metadata}
+        )
+        self._database.execute(
+            "INSERT OR REPLACE INTO shadows VALUES (?, ?, ?, ?, ?)",
+            (
+                name.thing,
+                name.name or "",
+                shadow.version,
+                shadow.timestamp,
+                document.decode() if document else None,
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+@contextmanager
+def open_store(path: Path | str) -> Iterator[SqliteShadowStore]:
+    """Open a store for the length of a ``with`` block."""
+    store = SqliteShadowStore(path)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _remembered(deleted_at: int, now: int) -> bool:
+    return now - deleted_at < TOMBSTONE_SECONDS

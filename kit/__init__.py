@@ -1,0 +1,1 @@
+"""What a person types: the `kit` command and the demo."""

@@ -1,0 +1,497 @@
+"""`producers.aggregated` on a real engine, and as a person runs it."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from infra.stack.endpoints import Endpoints
+from producers.aggregated import AggregatedProducer, PutResult
+from producers.errors import BufferFullError, DeliveryError, ProducerClosedError
+from records.aggregation import AggregateBuilder
+from records.dead_letter import DeadLetter, read_dead_letters
+from records.envelope import new_record_id, open_envelope, seal
+from records.errors import EnvelopeError, InvalidPartitionKey, RecordTooLarge
+from records.limits import MAX_RECORD_BYTES
+from tests.integration.aggregated_support import (
+    Answer,
+    Forward,
+    Held,
+    all_failed,
+    client_of,
+    closed_port,
+    endpoint_of,
+    environment_of,
+    every_other_fails,
+    read_back,
+    tampering,
+)
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
+
+ROOT = Path(__file__).resolve().parents[2]
+Streams = Callable[..., str]
+Puts = list[tuple[str, bytes, "Future[PutResult]"]]
+
+
+def put_numbered(producer: AggregatedProducer, numbers: range, keys: int = 20) -> Puts:
+    puts = []
+    for n in numbers:
+        key, data = f"key-{n % keys}", json.dumps({"n": n}).encode()
+        puts.append((key, data, producer.put(key, data)))
+    return puts
+
+
+def check(held: list[Held], puts: Puts) -> None:
+    """Every future tells the truth, all are there, and each key is in order, as KCL reads."""
+    users = {
+        (h.shard.shard_id, h.sequence_number, at): user
+        for h in held
+        for at, user in enumerate(h.users())
+    }
+    number_of = {}
+    for number, (key, data, future) in enumerate(puts):
+        result = future.result(0)
+        user = users[result.shard_id, result.sequence_number, result.sub_sequence_number]
+        found = open_envelope(user.data)
+        assert (user.partition_key, found.record_id) == (key, result.record_id)
+        assert json.loads(found.payload)["n"] == json.loads(data)["n"]
+        assert result.record_id
+        number_of[result.record_id] = (key, number)
+    assert len(number_of) == len(puts)
+    last: dict[str, int] = {}
+    seen = set()
+    for user in users.values():  # in the order of reading
+        record_id = open_envelope(user.data).record_id
+        assert record_id in number_of, "nobody put this"
+        if record_id not in seen:
+            seen.add(record_id)
+            key, number = number_of[record_id]
+            assert number > last.get(key, -1), f"{key} is out of order"
+            last[key] = number
+    assert len(seen) == len(puts)
+
+
+def test_many_records_travel_in_few_and_in_order(kinesis: "KinesisClient", stream: Streams) -> None:
+    name = stream(shards=2)
+    with AggregatedProducer(kinesis, name) as producer:
+        puts = put_numbered(producer, range(3000))
+    held = read_back(kinesis, name)
+    check(held, puts)
+    assert len(held) < 100
+    assert {h.shard.shard_id for h in held} == {future.result(0).shard_id for *_, future in puts}
+    assert len({h.shard.shard_id for h in held}) == 2
+
+
+def reshard(kinesis: "KinesisClient", name: str, in_use: Callable[[], set[str]]) -> None:
+    """Split the only shard, and merge its children once both of them are in use."""
+
+    def active() -> bool:
+        summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+        return summary["StreamStatus"] == "ACTIVE"
+
+    kinesis.split_shard(
+        StreamName=name,
+        ShardToSplit="shardId-000000000000",
+        NewStartingHashKey=str(2**127),
+    )
+    eventually(active)
+    eventually(lambda: in_use() == {"0", "1", "2"})
+    kinesis.merge_shards(
+        StreamName=name,
+        ShardToMerge="shardId-000000000001",
+        AdjacentShardToMerge="shardId-000000000002",
+    )
+    eventually(active)
+
+
+def test_a_split_and_a_merge_under_load_lose_nothing_and_keep_the_order(
+    kinesis: "KinesisClient", stream: Streams
+) -> None:
+    name = stream()
+    puts: Puts = []
+    enough = threading.Event()
+    with AggregatedProducer(kinesis, name, linger=0.02) as producer:
+
+        def feed() -> None:
+            # For as long as the reshard takes, but not for ever.
+            while not enough.is_set() and len(puts) < 50_000:
+                puts.extend(put_numbered(producer, range(len(puts), len(puts) + 50)))
+                puts[-1][2].result(30)
+
+        def in_use() -> set[str]:
+            return {future.result(0).shard_id[-1] for *_, future in puts.copy() if future.done()}
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        try:
+            eventually(lambda: len(puts) > 200)
+            reshard(kinesis, name, in_use)
+            eventually(lambda: in_use() == {"0", "1", "2", "3"})
+        finally:
+            enough.set()
+            feeder.join(60)
+        assert not feeder.is_alive()
+    held = read_back(kinesis, name)
+    check(held, puts)
+    # A pack of several keys was on the road at the split: it had to be sent again.
+    assert max(future.result(0).attempts for *_, future in puts) > 1
+
+
+def test_answers_lost_after_the_commit_make_duplicates_that_can_be_told(
+    kinesis: "KinesisClient", stack: Endpoints, stream: Streams
+) -> None:
+    name = stream()
+    requests = Counter[str]()
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer | None:
+        requests[operation] += 1
+        answer = forward(body)
+        lost = operation == "PutRecords" and requests[operation] in {1, 2}
+        return None if lost else answer
+
+    with (
+        tampering(endpoint_of(stack), tamper) as url,
+        AggregatedProducer(client_of(url), name) as producer,
+    ):
+        puts = put_numbered(producer, range(50))
+        assert producer.flush(60)
+    held = read_back(kinesis, name)
+    check(held, puts)
+    times = Counter(open_envelope(user.data).record_id for h in held for user in h.users())
+    assert set(times.values()) >= {3}
+    # Sent again to the byte: an aggregate packed anew would be another record.
+    assert max(Counter(h.data for h in held).values()) == 3
+
+
+@pytest.mark.parametrize("way", ["all", "half"])
+def test_failures_of_single_records_are_sent_again_whatever_was_counted(
+    kinesis: "KinesisClient", stack: Endpoints, stream: Streams, way: str
+) -> None:
+    name = stream(shards=4)
+    requests = Counter[str]()
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
+        requests[operation] += 1
+        if operation != "PutRecords" or requests[operation] > 6:
+            return forward(body)
+        return all_failed(body) if way == "all" else every_other_fails(body, forward)
+
+    with (
+        tampering(endpoint_of(stack), tamper) as url,
+        AggregatedProducer(client_of(url), name, max_aggregate_bytes=1000) as producer,
+    ):
+        puts = put_numbered(producer, range(400))
+    held = read_back(kinesis, name)
+    check(held, puts)
+    # No answer was lost, so nothing is there twice.
+    assert sum(len(h.users()) for h in held) == len(puts)
+    assert max(future.result(0).attempts for *_, future in puts) > 1
+
+
+def test_a_list_of_shards_in_many_pages_is_read_to_its_end(
+    kinesis: "KinesisClient", stack: Endpoints, stream: Streams
+) -> None:
+    name = stream(shards=3)
+    asked: list[dict[str, Any]] = []
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
+        if operation != "ListShards":
+            return forward(body)
+        asked.append(json.loads(body))
+        return forward(json.dumps(asked[-1] | {"MaxResults": 1}).encode())
+
+    with (
+        tampering(endpoint_of(stack), tamper) as url,
+        AggregatedProducer(client_of(url), name) as producer,
+    ):
+        puts = put_numbered(producer, range(60))
+    check(read_back(kinesis, name), puts)
+    assert {future.result(0).attempts for *_, future in puts} == {1}
+    # AWS refuses a token that comes with the stream's name.
+    assert [sorted(each) for each in asked] == [["StreamName"], ["NextToken"], ["NextToken"]]
+
+
+def test_an_unknown_stream_fails_each_record_with_itself_and_the_reason(
+    kinesis: "KinesisClient", unique: Callable[[str], str]
+) -> None:
+    name = unique("missing")
+    letters: list[DeadLetter] = []
+    with AggregatedProducer(kinesis, name, on_dead_letter=letters.append) as producer:
+        future = producer.put("k", b"data", explicit_hash_key=7, record_id="mine")
+        error = future.exception(30)
+    assert isinstance(error, DeliveryError)
+    assert (error.error_code, error.attempts) == ("ResourceNotFoundException", 0)
+    assert error.record.partition_key == "k"
+    assert error.record.explicit_hash_key == 7
+    assert error.record.record_id == "mine"
+    assert open_envelope(error.record.data).payload == b"data"
+    assert [(each.stream, each.data) for each in letters] == [(name, error.record.data)]
+
+
+def test_a_stream_deleted_on_the_way_fails_what_comes_after_and_only_that(
+    kinesis: "KinesisClient", stream: Streams
+) -> None:
+    name = stream(shards=2)
+    letters: list[DeadLetter] = []
+    with AggregatedProducer(kinesis, name, on_dead_letter=letters.append) as producer:
+        before = put_numbered(producer, range(100))
+        assert producer.flush(30)
+        kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
+        kinesis.get_waiter("stream_not_exists").wait(
+            StreamName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+        after = put_numbered(producer, range(100))
+    assert all(future.exception(0) is None for *_, future in before)
+    errors = [future.exception(0) for *_, future in after]
+    assert all(isinstance(error, DeliveryError) for error in errors)
+    assert {error.error_code for error in errors if isinstance(error, DeliveryError)} == {
+        "ResourceNotFoundException"
+    }
+    assert sorted(json.loads(each.data)["n"] for each in letters) == list(range(100))
+
+
+def test_a_record_larger_than_the_stream_takes_spoils_nothing_for_others(
+    kinesis: "KinesisClient", stream: Streams
+) -> None:
+    name = stream(shards=2)
+    with AggregatedProducer(kinesis, name, max_record_bytes=2 * MAX_RECORD_BYTES) as producer:
+        large = producer.put("k", b"x" * (MAX_RECORD_BYTES + 1), explicit_hash_key=0)
+        other = producer.put("k", b"x", explicit_hash_key=2**128 - 1)
+        same = producer.put("k", b"x", explicit_hash_key=0)
+        assert producer.flush(60)
+    error = large.exception(0)
+    assert isinstance(error, DeliveryError)
+    assert error.error_code in {"InvalidArgumentException", "ValidationException"}
+    assert other.result(0).shard_id != same.result(0).shard_id
+
+
+def test_a_dead_endpoint_fills_a_bounded_buffer_and_close_leaves_nothing_pending() -> None:
+    letters: list[DeadLetter] = []
+    producer = AggregatedProducer(
+        client_of(closed_port()),
+        "any",
+        max_buffered_bytes=10_000,
+        max_record_age=None,
+        on_dead_letter=letters.append,
+    )
+    futures: list[Future[PutResult]] = []
+
+    def fill() -> None:
+        while len(futures) < 1000:
+            futures.append(producer.put("k", b"x" * 100, timeout=0.01))
+
+    with pytest.raises(BufferFullError) as full:
+        fill()
+    assert full.value.retriable
+    assert 50 < len(futures) < 100
+    assert not producer.flush(0.01)
+    assert not any(future.done() for future in futures)
+    producer.close(deadline=0.1)
+    errors = [future.exception(0) for future in futures]
+    assert all(isinstance(error, DeliveryError) for error in errors)
+    assert len(letters) == len(futures)
+    with pytest.raises(ProducerClosedError):
+        producer.put("k", b"late")
+    producer.close()
+
+
+def test_a_record_of_any_age_is_given_up_in_the_end() -> None:
+    with AggregatedProducer(client_of(closed_port()), "any", max_record_age=0.3) as producer:
+        error = producer.put("k", b"x").exception(30)
+    assert isinstance(error, DeliveryError)
+    assert error.error_code == "RecordExpired"
+    assert "EndpointConnectionError" in error.error_message
+
+
+def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
+    stack: Endpoints, stream: Streams
+) -> None:
+    name = stream()
+    asked, go_on = threading.Event(), threading.Event()
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
+        if operation == "PutRecords":
+            asked.set()
+            go_on.wait(30)
+        return forward(body)
+
+    with tampering(endpoint_of(stack), tamper) as url:
+        producer = AggregatedProducer(client_of(url), name, linger=0)
+        try:
+            future = producer.put("k", b"x")
+            assert asked.wait(30)
+            producer.close(deadline=0.05)
+            error = future.exception(0)
+        finally:
+            go_on.set()
+        producer._thread.join(30)
+        assert not producer._thread.is_alive()
+    assert isinstance(error, DeliveryError)
+    assert (error.error_code, error.attempts) == ("ProducerClosed", 1)
+
+
+def test_a_callback_may_put_again(kinesis: "KinesisClient", stream: Streams) -> None:
+    name = stream()
+    second: Future[Future[PutResult]] = Future()
+    with AggregatedProducer(kinesis, name) as producer:
+        producer.put("k", b"1").add_done_callback(
+            lambda _done: second.set_result(producer.put("k", b"2"))
+        )
+        assert second.result(30).result(30).shard_id
+    assert len(read_back(kinesis, name)) == 2
+
+
+def test_record_ids_are_kept_minted_or_left_out(kinesis: "KinesisClient", stream: Streams) -> None:
+    name = stream()
+    own = new_record_id()
+    with AggregatedProducer(kinesis, name) as producer:
+        payload = json.dumps({"record_id": own, "x": 1}).encode()
+        kept = producer.put("k", payload)
+        framed = producer.put("k", seal(b"\x00bin", "framed"))
+        given = producer.put("k", b"\xff\xfe", record_id="given")
+        minted = producer.put("k", b'{"x": 2}')
+        with pytest.raises(EnvelopeError):
+            producer.put("k", payload, record_id="other")
+        with pytest.raises(InvalidPartitionKey):
+            producer.put("", b"x")
+        with pytest.raises(RecordTooLarge):
+            producer.put("k", b"x" * MAX_RECORD_BYTES)
+    users = [user.data for h in read_back(kinesis, name) for user in h.users()]
+    found = [open_envelope(data) for data in users]
+    assert users[0] == payload
+    ids = [future.result(0).record_id for future in (kept, framed, given, minted)]
+    assert [each.record_id for each in found] == ids
+    assert ids[:3] == [own, "framed", "given"]
+    assert ids[3] not in {None, own}
+    assert [each.payload for each in found[1:3]] == [b"\x00bin", b"\xff\xfe"]
+
+
+def test_bytes_are_left_alone_without_record_ids_even_if_they_are_an_aggregate(
+    kinesis: "KinesisClient", stream: Streams
+) -> None:
+    name = stream()
+    builder = AggregateBuilder(max_bytes=1000)
+    builder.try_add("inner", b"x")
+    blob = builder.build()
+    with AggregatedProducer(kinesis, name, record_ids=False) as producer:
+        assert producer.put("outer", b"plain").result(30).record_id is None
+        producer.put("outer", blob).result(30)
+    users = [
+        (user.partition_key, user.data) for h in read_back(kinesis, name) for user in h.users()
+    ]
+    assert users == [("outer", b"plain"), ("outer", blob)]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), ValueError("another")])
+def test_a_client_that_breaks_is_retried_and_a_machine_that_breaks_leaves_nothing_pending(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    client: Any = type("Client", (), {"list_shards": broken})()
+    producer = AggregatedProducer(client, "any", max_record_age=0.2)
+    failed = producer.put("k", b"x").exception(30)
+    assert isinstance(failed, DeliveryError)
+    assert str(error) in failed.error_message
+    monkeypatch.setattr(producer._machine, "wake_at", broken)
+    future = producer.put("k", b"x")
+    failed = future.exception(30)
+    assert isinstance(failed, DeliveryError)
+    assert failed.error_code == "ProducerFailed"
+    with pytest.raises(ProducerClosedError):
+        producer.put("k", b"x")
+    producer.close()
+
+
+# As a person runs it.
+
+
+@pytest.fixture
+def program(stack: Endpoints) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    made: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, url: str | None = None) -> "subprocess.Popen[bytes]":
+        made.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "producers.aggregated", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=ROOT,
+                env=environment_of(stack, url),
+            )
+        )
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_live_feed_travels_at_once_and_a_signal_ends_it_cleanly(
+    kinesis: "KinesisClient",
+    stream: Streams,
+    program: Callable[..., "subprocess.Popen[bytes]"],
+    number: signal.Signals,
+) -> None:
+    name = stream()
+    process = program(name, "--key-field=id")
+    assert process.stdin
+    process.stdin.write(b'{"id": 1}\n{"id": 2}\n')
+    process.stdin.flush()
+    eventually(lambda: sum(len(h.users()) for h in read_back(kinesis, name)) == 2, timeout=60)
+    process.send_signal(number)
+    assert process.stdout
+    out = process.stdout.read().decode()
+    assert process.wait(60) == 0
+    assert out == f"delivered 2 of 2 records to {name}, stopped by a signal after line 2\n"
+
+
+def test_nothing_there_is_one_clear_line_and_every_line_is_kept(
+    program: Callable[..., "subprocess.Popen[bytes]"], unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    letters = tmp_path / "failed.dlq"
+    lines = [b"%d" % n for n in range(300)]
+    cases = {"ResourceNotFoundException": None, "RecordExpired": closed_port()}
+    for code, url in cases.items():
+        name = unique("missing")
+        process = program(name, "-", "--max-age=1", f"--dead-letter={letters}", url=url)
+        out, error = process.communicate(b"\n".join(lines), timeout=60)
+        assert process.returncode == 1
+        assert out.decode().startswith(f"delivered 0 of 300 records to {name}; 300 kept in")
+        (told,) = error.decode().splitlines()
+        assert told.startswith(f"producers.aggregated: 300 not delivered, {code}: ")
+    with letters.open("rb") as file:
+        kept = [open_envelope(each.data).payload for each in read_dead_letters(file)]
+    assert kept == lines * 2
+
+
+def test_bad_lines_harm_no_other(
+    kinesis: "KinesisClient", stream: Streams, program: Callable[..., "subprocess.Popen[bytes]"]
+) -> None:
+    name = stream()
+    process = program(name, "--key-field=id")
+    large = json.dumps({"id": "x", "fill": "x" * MAX_RECORD_BYTES}).encode()
+    given = b'{"id": "a"}\nnot json\n' + large + b'\n{"id": "b", "record_id": 5}\n{"id": "c"}\n'
+    out, error = process.communicate(given, timeout=60)
+    assert process.returncode == 1
+    assert b"delivered 2 of 5" in out
+    assert b"Traceback" not in error
+    for code in (b"InvalidPartitionKey", b"RecordTooLarge", b"EnvelopeError"):
+        assert b"1 not delivered, " + code in error
+    users = [json.loads(u.data)["id"] for h in read_back(kinesis, name) for u in h.users()]
+    assert users == ["a", "c"]

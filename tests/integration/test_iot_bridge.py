@@ -1,0 +1,318 @@
+"""The bridge between a real broker and a real stream: killed, cut off, fed with rubbish."""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from infra.processes import GuardedProcess, start
+from infra.stack.endpoints import Endpoints
+from iot.connection import Connection, Endpoint
+from records.aggregation import UserRecord, decode
+from records.dead_letter import read_dead_letters
+from records.envelope import new_record_id
+from tests.mqtt_line import Line
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
+
+Unique = Callable[[str], str]
+Launch = Callable[..., GuardedProcess]
+
+
+@pytest.fixture
+def launch(stack: Endpoints, mqtt_url: str, tmp_path: Path) -> Launch:
+    def start_module(module: str, *arguments: object, url: str = mqtt_url) -> GuardedProcess:
+        environment = dict(os.environ) | stack.environment() | {"MQTT_URL": url}
+        argv = [sys.executable, "-m", module, *map(str, arguments)]
+        return start(argv, name=module, log_dir=tmp_path, env=environment)
+
+    return start_module
+
+
+@pytest.fixture
+def fleet_prefix(unique: Unique) -> str:
+    return unique("fleet")
+
+
+@pytest.fixture
+def bridge(launch: Launch, unique: Unique, tmp_path: Path, fleet_prefix: str) -> Launch:
+    """Start a bridge for this test's things only; each start is the same session."""
+    name = unique("bridge")
+
+    def start_bridge(stream: str, *more: object, **options: Any) -> GuardedProcess:
+        process = launch(
+            "iot.bridge", "--stream", stream, "--client-id", name, "--linger", 0.02,
+            "--dead-letters", tmp_path / "dead-letters",
+            "--topic", f"dt/{fleet_prefix}/+/telemetry", *more,
+            **options,
+        )  # fmt: skip
+        try:
+            process.wait_for_line(r"^ready", timeout=60)
+        except BaseException:
+            process.close()
+            raise
+        return process
+
+    return start_bridge
+
+
+class Publisher:
+    """Publishes events of things in order, one connection for all."""
+
+    def __init__(self, endpoint: Endpoint, name: str, prefix: str) -> None:
+        self.connection = Connection(endpoint, client_id=name)
+        self.prefix = prefix
+        self.sequence: Counter[str] = Counter()
+        self.acknowledged: dict[str, tuple[str, int]] = {}
+
+    def publish(self, thing: str, count: int = 1) -> None:
+        for _ in range(count):
+            self.sequence[thing] += 1
+            identity = (thing, self.sequence[thing])
+            record_id = new_record_id()
+            body = {"record_id": record_id, "thing": thing, "sequence": self.sequence[thing]}
+
+            def done(record_id: str = record_id, identity: tuple[str, int] = identity) -> None:
+                self.acknowledged[record_id] = identity
+
+            self.raw(thing, json.dumps(body).encode(), done)
+
+    def raw(self, thing: str, payload: bytes, done: Callable[[], None] | None = None) -> None:
+        topic = f"dt/{self.prefix}/{thing}/telemetry"
+        self.connection.publish(topic, payload, on_acknowledged=done)
+
+    def all_acknowledged(self) -> bool:
+        return len(self.acknowledged) == sum(self.sequence.values())
+
+
+@pytest.fixture
+def publisher(mqtt_url: str, unique: Unique, fleet_prefix: str) -> Iterator[Publisher]:
+    made = Publisher(Endpoint.parse(mqtt_url), unique("publisher"), fleet_prefix)
+    with made.connection:
+        made.connection.wait_ready(30)
+        yield made
+
+
+class Reader:
+    """Reads a stream from its beginning, a bit further each time."""
+
+    def __init__(self, kinesis: "KinesisClient", stream: str) -> None:
+        self.kinesis = kinesis
+        self.records: list[UserRecord] = []
+        self.iterators = [
+            kinesis.get_shard_iterator(
+                StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            for shard in kinesis.list_shards(StreamName=stream)["Shards"]
+        ]
+
+    def read(self) -> list[UserRecord]:
+        for index, iterator in enumerate(self.iterators):
+            answer = self.kinesis.get_records(ShardIterator=iterator)
+            self.iterators[index] = answer["NextShardIterator"]
+            for record in answer["Records"]:
+                plain = UserRecord(record["PartitionKey"], record["Data"])
+                self.records += decode(record["Data"]) or [plain]
+        return self.records
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(record.data) for record in self.read()]
+
+    def distinct(self) -> int:
+        return len({event["record_id"] for event in self.events()})
+
+    def check(self, publisher: Publisher) -> None:
+        """Nothing lost, IDs as they were minted, the first of each in the order of its thing."""
+        events = self.events()
+        first = {event["record_id"]: event for event in reversed(events)}
+        assert first.keys() == publisher.acknowledged.keys()
+        for record_id, event in first.items():
+            assert publisher.acknowledged[record_id] == (event["thing"], event["sequence"])
+        seen: set[str] = set()
+        last: Counter[str] = Counter()
+        for event in events:
+            if event["record_id"] not in seen:
+                seen.add(event["record_id"])
+                assert event["sequence"] == last[event["thing"]] + 1
+                last[event["thing"]] += 1
+        assert {record.partition_key for record in self.records} == publisher.sequence.keys()
+
+
+def test_events_reach_the_stream_and_sigterm_leaves_nothing_behind(
+    kinesis: "KinesisClient", stream: Callable[..., str], bridge: Launch, publisher: Publisher
+):
+    name = stream(2)
+    reader = Reader(kinesis, name)
+    with bridge(name) as process:
+        for thing in ("a", "b", "c"):
+            publisher.publish(thing, 50)
+        eventually(publisher.all_acknowledged)
+        eventually(lambda: reader.distinct() == 150)
+        assert process.terminate(grace=60) == 0
+        assert "150 relayed, 0 refused, 0 unacknowledged" in process.lines()[-1]
+    reader.check(publisher)
+    assert len(reader.records) == 150
+    with bridge(name) as again:
+        publisher.publish("a", 1)
+        eventually(lambda: reader.distinct() == 151)
+        assert again.terminate(grace=60) == 0
+        # What was acknowledged before does not come again.
+        assert "1 relayed" in again.lines()[-1]
+
+
+def test_kill_9_loses_nothing_and_keeps_order_and_ids(
+    kinesis: "KinesisClient", stream: Callable[..., str], bridge: Launch, publisher: Publisher
+):
+    name = stream(2)
+    reader = Reader(kinesis, name)
+    things = [f"thing-{number}" for number in range(6)]
+
+    def publish_to_all(count: int) -> None:
+        for _ in range(count):
+            for thing in things:
+                publisher.publish(thing)
+
+    for round_number in range(1, 4):
+        with bridge(name) as process:
+            publish_to_all(60)
+            # Somewhere in the middle of it.
+            before = (round_number - 1) * 480
+            eventually(lambda floor=before: reader.distinct() > floor + 30)
+            process.kill()
+        publish_to_all(20)  # while nobody is there
+        eventually(publisher.all_acknowledged)
+    with bridge(name) as last:
+        eventually(lambda: reader.distinct() == 3 * 480, timeout=60)
+        assert last.terminate(grace=60) == 0
+    reader.check(publisher)
+
+
+def test_a_cut_line_loses_nothing(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    mqtt_url: str,
+):
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    with Line(Endpoint.parse(mqtt_url)) as line, bridge(name, url=line.url) as process:
+        for number in range(1, 4):
+            publisher.publish("a", 40)
+            eventually(lambda floor=(number - 1) * 40: reader.distinct() > floor)
+            line.cut()
+        publisher.publish("a", 40)
+        eventually(lambda: reader.distinct() == 160, timeout=90)
+        assert process.terminate(grace=60) == 0
+    reader.check(publisher)
+
+
+def test_more_than_there_is_room_for_is_left_to_the_broker_and_comes_again(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    mqtt_url: str,
+):
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    with Line(Endpoint.parse(mqtt_url)) as line:
+        with bridge(name, "--max-in-flight", 30, url=line.url) as process:
+            publisher.publish("a", 100)
+            publisher.publish("b", 50)
+            eventually(lambda: reader.distinct() == 150, timeout=90)
+            assert process.terminate(grace=60) == 0
+        assert line.calls > 1, "it never ran out of room"
+    reader.check(publisher)
+
+
+def test_rubbish_goes_to_the_dead_letters_and_the_rest_goes_on(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    tmp_path: Path,
+):
+    rubbish = [b"not json", b"", b"\xff\x00", b"[]", b'{"sequence": 1}', b'{"record_id": 7}']
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    with bridge(name) as process:
+        for payload in rubbish:
+            publisher.publish("a", 2)
+            publisher.raw("a", payload)
+        publisher.publish("a", 2)
+        eventually(lambda: reader.distinct() == 14)
+        process.kill()
+    with (tmp_path / "dead-letters").open("rb") as file:
+        letters = list(read_dead_letters(file))
+    assert [letter.data for letter in letters] == rubbish
+    assert {letter.error_code for letter in letters} == {"NoRecordId"}
+    assert {letter.partition_key for letter in letters} == {"a"}
+    assert publisher.prefix in letters[0].error_message
+    reader.check(publisher)
+
+
+def test_a_stream_deleted_under_it_ends_the_bridge_and_the_broker_keeps_the_rest(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    tmp_path: Path,
+):
+    gone, other = stream(1), stream(1)
+    reader = Reader(kinesis, gone)
+    with bridge(gone) as process:
+        publisher.publish("a", 5)
+        eventually(lambda: reader.distinct() == 5)
+        kinesis.delete_stream(StreamName=gone)
+        kinesis.get_waiter("stream_not_exists").wait(
+            StreamName=gone, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+        publisher.publish("a", 5)
+        assert process.wait(60) == 1
+        assert process.lines()[-1].startswith("error: ")
+        assert not any("Traceback" in line for line in process.lines())
+    assert not (tmp_path / "dead-letters").read_bytes()
+    second = Reader(kinesis, other)
+    with bridge(other) as process:
+        eventually(lambda: {event["sequence"] for event in second.events()} >= {6, 7, 8, 9, 10})
+        assert process.terminate(grace=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("stream_name", "url", "code", "message"),
+    [
+        ("no-such-stream", "mqtt://127.0.0.1:1", 1, "error: stream no-such-stream: "),
+        ("any", "nonsense", 2, "error: expected mqtt://"),
+    ],
+)
+def test_what_cannot_start_says_why(  # noqa: PLR0917 - pytest names them
+    launch: Launch, tmp_path: Path, stream_name: str, url: str, code: int, message: str
+):
+    letters = tmp_path / "dead"
+    with launch("iot.bridge", "--stream", stream_name, "--dead-letters", letters, url=url) as bad:
+        assert bad.wait(60) == code
+        lines = bad.lines()
+    assert len(lines) == 1
+    assert lines[0].startswith(message)
+    assert not letters.exists()
+
+
+def test_wrong_credentials(
+    launch: Launch, stream: Callable[..., str], mqtt_url: str, tmp_path: Path, unique: Unique
+):
+    good = Endpoint.parse(mqtt_url)
+    with launch(
+        "iot.bridge", "--stream", stream(1), "--client-id", unique("bridge"),
+        "--dead-letters", tmp_path / "dead", url=f"mqtt://u:wrong@{good.host}:{good.port}",
+    ) as bad:  # fmt: skip
+        assert bad.wait(60) == 1
+        assert [line for line in bad.lines() if line.startswith("error: ") and "refused" in line]
+        assert "wrong" not in "".join(bad.lines())

@@ -1,0 +1,378 @@
+import io
+import random
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from itertools import count, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producers.lines import MAX_LINE_BYTES, Feed
+from producers.put_records import (
+    BACKOFF_CAP_SECONDS,
+    Outcome,
+    Record,
+    backoff_seconds,
+    batches,
+    deliver,
+    put_records,
+)
+from records.dead_letter import read_dead_letters
+from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORD_BYTES, record_bytes
+
+THROTTLED = "ProvisionedThroughputExceededException"
+
+
+class Script:
+    """A client that answers as it is told and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.requests: list[list[dict[str, Any]]] = []
+        self._answer = answer
+
+    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        assert StreamName == "s"
+        self.requests.append(Records)
+        return self._answer(Records)
+
+
+def stored(_entry: dict[str, Any]) -> dict[str, Any]:
+    return {"ShardId": "shard-0", "SequenceNumber": "1"}
+
+
+def failed(code: str) -> dict[str, Any]:
+    return {"ErrorCode": code, "ErrorMessage": "told"}
+
+
+def all_stored(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"FailedRecordCount": 0, "Records": [stored(e) for e in entries]}
+
+
+def put(client: Any, records: Any, **options: Any) -> list[Outcome]:
+    defaults: dict[str, Any] = {"sleep": lambda _seconds: None, "rng": random.Random(1)}
+    return put_records(client, "s", records, **defaults | options)
+
+
+def numbered(how_many: int) -> list[Record]:
+    return [Record("k", b"%d" % n) for n in range(how_many)]
+
+
+sizes = st.lists(st.integers(0, 40), max_size=60)
+
+
+@given(sizes=sizes, most=st.integers(1, 7), room=st.integers(1, 60))
+@settings(max_examples=200)
+def test_batches_keep_the_order_and_the_limits_and_are_as_few_as_that_allows(
+    sizes: list[int], most: int, room: int
+) -> None:
+    records = [Record("kä", b"x" * size) for size in sizes]
+    made = list(batches(records, max_records=most, max_bytes=room))
+    assert [record for batch in made for record in batch] == records
+    held = [[record_bytes(r.partition_key, r.data) for r in batch] for batch in made]
+    for batch in held:
+        assert 1 <= len(batch) <= most
+        assert sum(batch) <= room or len(batch) == 1
+    for batch, following in pairwise(held):
+        assert len(batch) == most or sum(batch) + following[0] > room
+
+
+def test_501_records_become_two_requests() -> None:
+    client = Script(all_stored)
+    outcomes = put(client, numbered(501))
+    assert [len(request) for request in client.requests] == [500, 1]
+    assert all(o.delivered and o.attempts == 1 for o in outcomes)
+    assert [o.record.data for o in outcomes] == [b"%d" % n for n in range(501)]
+
+
+def test_a_request_is_full_at_ten_mebibytes_keys_included() -> None:
+    one = Record("k" * 16, b"x" * (MAX_RECORD_BYTES - 16))
+    assert [len(b) for b in batches([one] * 11)] == [10, 1]
+    assert sum(record_bytes(one.partition_key, one.data) for _ in range(10)) == (
+        MAX_PUT_REQUEST_BYTES
+    )
+    longer_by_its_key = Record("k" * 17, one.data)
+    assert [len(b) for b in batches([longer_by_its_key, *[one] * 9])] == [9, 1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (Record("k", b"x" * MAX_RECORD_BYTES), "RecordTooLarge"),
+        (Record("é", b"x" * (MAX_RECORD_BYTES - 1)), "RecordTooLarge"),
+        (Record("", b"x"), "InvalidPartitionKey"),
+        (Record("k" * 257, b"x"), "InvalidPartitionKey"),
+        (Record("\ud800", b"x"), "InvalidPartitionKey"),
+        (Record("k", b"x", explicit_hash_key=2**128), "InvalidPartitionKey"),
+        (Record("k", b"x" * (11 * 2**20)), "RecordTooLarge"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "record",
+)
+def test_a_record_invalid_by_itself_is_not_sent_and_harms_no_other(bad: Record, code: str) -> None:
+    client = Script(all_stored)
+    good = [
+        Record("k", b"x" * (MAX_RECORD_BYTES - 1)),
+        Record("é" * 256, b"x"),
+        Record("k", b"", 2**128 - 1),
+    ]
+    outcomes = put(client, [good[0], bad, *good[1:]])
+    assert [o.delivered for o in outcomes] == [True, False, True, True]
+    assert (outcomes[1].error_code, outcomes[1].attempts) == (code, 0)
+    assert outcomes[1].record is bad
+    sent = [entry["Data"] for request in client.requests for entry in request]
+    assert sent == [record.data for record in good]
+    assert client.requests[-1][-1]["ExplicitHashKey"] == str(2**128 - 1)
+
+
+# For each record: how often it fails, and with which code.
+fates = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.sampled_from([THROTTLED, "InternalFailure", "KMSDisabledException"]),
+    ),
+    max_size=30,
+)
+
+
+@given(fates=fates, attempts=st.integers(1, 5), said=st.sampled_from([0, 1, 99]))
+@settings(max_examples=200)
+def test_only_what_failed_and_may_succeed_is_sent_again(
+    fates: list[tuple[int, str]], attempts: int, said: int
+) -> None:
+    left = [times for times, _ in fates]
+
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        results = []
+        for entry in entries:
+            at = int(entry["Data"])
+            results.append(failed(fates[at][1]) if left[at] else stored(entry))
+            left[at] -= 1
+        # What an emulator says here is not to be believed.
+        return {"FailedRecordCount": said, "Records": results}
+
+    client = Script(answer)
+    outcomes = put(client, numbered(len(fates)), max_attempts=attempts)
+    sent = [int(e["Data"]) for request in client.requests for e in request]
+    for at, (times, code) in enumerate(fates):
+        needed = 1 if times and code.startswith("KMS") else times + 1
+        assert sent.count(at) == min(needed, attempts) == outcomes[at].attempts
+        delivered = times < attempts and not (times and code.startswith("KMS"))
+        assert outcomes[at].delivered == delivered
+        assert outcomes[at].error_code == (None if delivered else code)
+        assert (outcomes[at].sequence_number is not None) == delivered
+
+
+def client_error(code: str, status: int = 400) -> ClientError:
+    told: Any = {
+        "Error": {"Code": code, "Message": "told"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return ClientError(told, "PutRecords")
+
+
+FATAL = [
+    client_error("ResourceNotFoundException"),
+    client_error("AccessDeniedException"),
+    client_error("ValidationException"),
+    client_error("InvalidArgumentException"),
+    client_error("KMSDisabledException"),
+    ParamValidationError(report="bad"),
+]
+PASSING = [
+    client_error(THROTTLED),
+    client_error("Whatever", status=503),
+    client_error("Whatever", status=429),
+    client_error("InternalFailure", status=500),
+    EndpointConnectionError(endpoint_url="http://nowhere"),
+]
+
+
+@pytest.mark.parametrize("error", FATAL, ids=lambda e: type(e).__name__)
+def test_a_fatal_error_in_the_middle_keeps_what_came_before_and_ends_at_once(
+    error: Exception,
+) -> None:
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        if len(client.requests) == 2:
+            raise error
+        return all_stored(entries)
+
+    client = Script(answer)
+    outcomes = put(client, numbered(1700))
+    assert len(client.requests) == 2
+    assert [o.delivered for o in outcomes] == [True] * 500 + [False] * 1200
+    assert [o.attempts for o in outcomes[500:]] == [1] * 500 + [0] * 700
+    assert len({o.error_code for o in outcomes[500:]}) == 1
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_a_whole_request_that_may_pass_is_sent_again(error: Exception) -> None:
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        if len(client.requests) % 3:
+            raise error
+        return all_stored(entries)
+
+    client = Script(answer)
+    outcomes = put(client, numbered(501))
+    assert all(o.delivered and o.attempts == 3 for o in outcomes)
+    assert len(client.requests) == 6
+
+
+def test_no_answer_in_all_attempts_ends_the_run() -> None:
+    waits: list[float] = []
+
+    def answer(_entries: list[dict[str, Any]]) -> dict[str, Any]:
+        raise EndpointConnectionError(endpoint_url="http://nowhere")
+
+    client = Script(answer)
+    outcomes = put(client, numbered(501), max_attempts=4, sleep=waits.append)
+    assert [len(request) for request in client.requests] == [500] * 4
+    assert [o.attempts for o in outcomes] == [4] * 500 + [0]
+    assert {o.error_code for o in outcomes} == {"EndpointConnectionError"}
+    assert len(waits) == 3
+
+
+@pytest.mark.parametrize("results", [[], [stored({})], [{}, {}, {}]], ids=["none", "few", "empty"])
+def test_an_answer_that_does_not_fit_confirms_nothing(results: list[dict[str, Any]]) -> None:
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"Records": results} if len(client.requests) == 1 else all_stored(entries)
+
+    client = Script(answer)
+    outcomes = put(client, numbered(3))
+    assert all(o.delivered and o.attempts == 2 for o in outcomes)
+
+
+def test_deliver_reads_no_further_than_its_batch() -> None:
+    read = count()
+    client = Script(all_stored)
+
+    def endless() -> Iterator[Record]:
+        for n in read:
+            yield Record("k", b"%d" % n)
+
+    outcomes = list(islice(deliver(client, "s", endless()), 10))  # type: ignore[arg-type] # Script
+    assert len(outcomes) == 10
+    assert next(read) == 501
+
+
+@given(failures=st.integers(1, 10_000), seed=st.integers())
+def test_backoff_is_full_jitter_below_a_doubling_bound(failures: int, seed: int) -> None:
+    pause = backoff_seconds(failures, random.Random(seed))
+    assert 0 <= pause <= min(BACKOFF_CAP_SECONDS, 0.1 * 2.0 ** min(failures - 1, 20))
+
+
+def test_backoff_uses_the_whole_range() -> None:
+    rng = random.Random(3)
+    pauses = [backoff_seconds(9, rng) for _ in range(200)]
+    assert min(pauses) < 0.2
+    assert max(pauses) > BACKOFF_CAP_SECONDS - 0.2
+
+
+# The lines of a file.
+
+
+def feed_of(content: bytes, tmp_path: Path, **options: Any) -> Feed:
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    given = {"stream": "s", "partition_key": None, "key_field": None, "dead_letter": "dlq"}
+    source = path.open("rb")
+    client: Any = None
+    return Feed(
+        "test",
+        Namespace(**given | options),
+        client=client,
+        source=source,
+        letters=options.get("letters"),
+        progress=None,
+    )
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Iterator[Callable[..., Feed]]:
+    made: list[Feed] = []
+
+    def make(content: bytes, **options: Any) -> Feed:
+        made.append(feed_of(content, tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each._source.close()
+
+
+def test_lines_lose_their_ends_and_nothing_else(feed: Callable[..., Feed]) -> None:
+    running = feed(b" a \r\n\n\xff\x00b\nlast")
+    assert [line for _, line in running] == [b" a ", b"\xff\x00b", b"last"]
+    assert running.bytes_read == running.total_bytes
+
+
+def test_each_line_has_a_random_key_unless_told(feed: Callable[..., Feed]) -> None:
+    assert len({key for key, _ in feed(b"a\nb\nc\n")}) == 3
+    assert {key for key, _ in feed(b"a\nb\n", partition_key="k")} == {"k"}
+
+
+def test_the_key_field_is_read_and_a_line_without_it_is_named(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = b'{"id": "x"}\n{"id": 7}\nnot json\n[1]\n{"id": true}\n{"id": ""}\n{"other": 1}\n'
+    running = feed(content, key_field="id")
+    assert [key for key, _ in running] == ["x", "7", "", "", "", "", ""]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5
+    assert "line 3 is no JSON object with a field 'id'" in said[0]
+
+
+def test_a_line_longer_than_any_record_ends_the_input_as_bad(feed: Callable[..., Feed]) -> None:
+    running = feed(b"good\n" + b"x" * (MAX_LINE_BYTES + 1) + b"\nafter\n")
+    assert [line for _, line in running] == [b"good"]
+    assert running.exit_code == 2
+    longest = feed(b"x" * MAX_LINE_BYTES + b"\nafter\n")
+    assert [len(line) for _, line in longest] == [MAX_LINE_BYTES, 5]
+    assert longest.exit_code == 0
+
+
+def test_stop_ends_the_input_without_cutting_a_line(feed: Callable[..., Feed]) -> None:
+    lines = [b"%06d" % n + b"x" * 60 for n in range(20_000)]
+    running = feed(b"\n".join(lines))
+    taken = []
+    for _, line in running:
+        taken.append(line)
+        if len(taken) == 10:
+            running.stop()
+    assert 10 <= len(taken) < len(lines)
+    assert taken == lines[: len(taken)]
+
+
+def test_what_failed_is_kept_and_summed_up(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    letters = io.BytesIO()
+    running = feed(b"", letters=letters)
+    running.delivered()
+    running.failed("k", b"one", "Code", "first\nmessage", 3)
+    running.failed("k", b"two", "Code", "second", 0)
+    running.sum_up()
+    said = capsys.readouterr()
+    assert said.out == "delivered 1 of 3 records to s; 2 kept in dlq\n"
+    assert said.err == "test: 2 not delivered, Code: first message\n"
+    assert running.exit_code == 1
+    letters.seek(0)
+    kept = list(read_dead_letters(letters))
+    assert [(each.data, each.attempts) for each in kept] == [(b"one", 3), (b"two", 0)]
+
+
+class FullDisk(io.BytesIO):
+    def write(self, _data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_said_once_and_the_rest_goes_on(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = feed(b"", letters=FullDisk())
+    running.failed("k", b"one", "Code", "why", 1)
+    running.failed("k", b"two", "Code", "why", 1)
+    assert capsys.readouterr().err.count("No space left") == 1
+    assert running.failed_lines == 2
