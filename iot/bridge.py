@@ -23,7 +23,7 @@ then put an event behind a later one of its device that was accepted meanwhile. 
 out, for ever.
 
 What to change for production: the broker's window of unacknowledged messages bounds the rate to
-window / (linger + PutRecords' answer time): Mosquitto's default of 20 gives about 150 events/s, so
+window / (linger + PutRecords' answer time): Mosquitto's default of 20 gives about 130 events/s, so
 set ``max_inflight_messages`` to 1000, and ``max_queued_messages`` to 0 (it drops beyond 1,000
 otherwise). One bridge holds one session: for more, use one per topic subtree. On AWS IoT a rule
 with a Kinesis action does this job, but gives no order and no aggregates.
@@ -62,7 +62,7 @@ DRAIN_SECONDS: Final = 8.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Relay until SIGINT or SIGTERM; return the exit code."""
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, __spec__)
     parser.add_argument("--stream", required=True, help="name of the Kinesis stream")
     parser.add_argument(
         "--topic", default="dt/fleet/+/telemetry", help="filter to subscribe to (%(default)s)"
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--client-id", default="bridge", help="session name; keep it (default: %(default)s)"
     )
     parser.add_argument(
-        "--dead-letters",
+        "--dead-letter",
         type=Path,
         default=Path("bridge-dead-letters.bin"),
         metavar="PATH",
@@ -112,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except (BotoCoreError, ClientError) as error:
         print(f"error: stream {arguments.stream}: {error}", file=sys.stderr)
         return 1
-    with stop_on_signals() as stop, arguments.dead_letters.open("ab") as dead_letters:
+    with stop_on_signals() as stop, arguments.dead_letter.open("ab") as dead_letters:
         bridge = Bridge(
             client,
             arguments.stream,

@@ -201,10 +201,18 @@ def simulated_readings(rng: random.Random) -> Iterator[dict[str, float]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one device until it has sent ``--count`` events, or SIGINT or SIGTERM."""
-    parser = command_parser(__doc__)
-    parser.add_argument("thing")
-    parser.add_argument("--interval-ms", type=integer_between(1), default=1000, metavar="MS")
-    parser.add_argument("--mode", default="normal")
+    parser = command_parser(__doc__, __spec__)
+    parser.add_argument("thing", help="the thing's name, and the client's")
+    parser.add_argument(
+        "--interval-ms",
+        type=integer_between(1),
+        default=1000,
+        metavar="MS",
+        help="between two events, until the shadow says otherwise (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mode", default="normal", help="until the shadow says otherwise (default: %(default)s)"
+    )
     parser.add_argument("--count", type=integer_between(1), metavar="N", help="end after N events")
     return run_command(_run, parser.parse_args(argv))
 

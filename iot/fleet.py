@@ -73,9 +73,13 @@ class Ledger:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a fleet; return 0 when every event was acknowledged, 1 when one was not."""
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, __spec__)
     parser.add_argument(
-        "--devices", type=integer_between(1, MAX_DEVICES), required=True, metavar="N"
+        "--devices",
+        type=integer_between(1, MAX_DEVICES),
+        required=True,
+        metavar="N",
+        help=f"how many devices, at most {MAX_DEVICES} in one process",
     )
     parser.add_argument(
         "--events",
@@ -91,7 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="S",
         help="how long to spread them (0: no wait)",
     )
-    parser.add_argument("--ledger", type=Path, required=True, metavar="PATH")
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="gets one JSON line for each acknowledged event",
+    )
     parser.add_argument(
         "--drain-seconds",
         type=float,

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import FrameType
 
 from iot.connection import Connection
@@ -17,10 +18,19 @@ CONNECT_SECONDS = 30.0
 """How long a program waits for its broker before it gives up, unless told otherwise."""
 
 
-def command_parser(module_doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose help is the module's docstring, with what every MQTT program needs."""
+def command_parser(
+    module_doc: str | None, module_spec: ModuleSpec | None
+) -> argparse.ArgumentParser:
+    """Return a parser whose help is the module's docstring, with what every MQTT program needs.
+
+    Args:
+        module_doc: The program's ``__doc__``.
+        module_spec: Its ``__spec__``, which names it in the usage line; None for a plain script.
+    """
     parser = argparse.ArgumentParser(
-        description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {module_spec.name.removesuffix('.__main__')}" if module_spec else None,
+        description=module_doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--mqtt-url",

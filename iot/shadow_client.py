@@ -148,9 +148,15 @@ class ShadowClient:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one request, or watch; return the exit code."""
-    parser = command_parser(__doc__)
-    parser.add_argument("thing")
-    parser.add_argument("--timeout", type=float, default=ANSWER_SECONDS, metavar="SECONDS")
+    parser = command_parser(__doc__, __spec__)
+    parser.add_argument("thing", help="whose shadow")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=ANSWER_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for an answer (default: %(default)s)",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("get", help="print the shadow")
     commands.add_parser("delete", help="delete the shadow")

@@ -180,7 +180,17 @@ def _parser() -> argparse.ArgumentParser:
         default="TRIM_HORIZON",
         help="where a shard without a checkpoint is begun (default TRIM_HORIZON, its oldest)",
     )
-    add("--tuning", choices=["local", "production"], help="default: local if an endpoint is set")
+    _add_settings(parser)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--tuning",
+        choices=["local", "production"],
+        help="default: local where the Kinesis endpoint is not one of AWS",
+    )
     add(
         "--attempts",
         type=_attempts,
@@ -201,7 +211,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="any further property of KCL; may be repeated",
     )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """The process that the MultiLangDaemon starts for one shard: `python -m consumers.kcl.child`.
 
 It is not run by hand. Standard input and output belong to the daemon; what anything else prints
-goes to `<work-dir>/logs/<shard id>.log`. It does not end on SIGINT, SIGTERM and their
-like, which a terminal or an init system sends to the whole process group: the daemon gets them too
-and asks its children to stop. It ends when the daemon does, also in the middle of a batch.
+goes to `<work-dir>/logs/<shard id>.log`. It does not end on SIGINT, SIGTERM and their like, which
+a terminal or an init system sends to the whole process group: the daemon gets them too and asks its
+children to stop. It ends when the daemon does, also in the middle of a batch.
 
 Exit status: 0 when the daemon closed the pipe between two requests, 1 after an error that stayed,
 70 when the daemon died while a batch was being applied.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -60,14 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         processor.serve()
         sink.close()
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of this worker
+        reason = f"{type(error).__name__}: {error}"
         _log.critical("this worker stops", exc_info=error)
-        os.write(last_words, f"stopped: {type(error).__name__}: {error}\n".encode())
-        journal.event(
-            "failed",
-            worker_id=arguments.worker_id,
-            shard_id=processor.shard_id if processor else "",
-            error=f"{type(error).__name__}: {error}",
-        )
+        shard_id = processor.shard_id if processor else ""
+        journal.event("failed", worker_id=arguments.worker_id, shard_id=shard_id, error=reason)
+        with contextlib.suppress(OSError):  # the daemon may be what went away
+            os.write(last_words, f"stopped: {reason}\n".encode())
         return 1
     return 0
 

@@ -27,8 +27,8 @@ from consumers.record import StreamRecord
 from consumers.sinks.base import Sink
 
 CHECKPOINT_RETRY: Final = 5
-"""Attempts for a throttled checkpoint. With the pauses below that is about six seconds, less than
-the ten that a lease lives by default, so the retries cannot be what costs us the lease."""
+"""Attempts for a throttled checkpoint. The pauses between them add up to 3 s at most, during which
+the daemon goes on renewing the lease."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

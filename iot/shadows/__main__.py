@@ -35,7 +35,7 @@ from records.limits import IOT_MAX_SHADOW_BYTES
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer shadow requests until SIGINT or SIGTERM; return the exit code."""
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, __spec__)
     parser.add_argument("--store", required=True, metavar="PATH", help="SQLite file, or :memory:")
     parser.add_argument(
         "--client-id", default="shadow-service", help="session name (default: %(default)s)"

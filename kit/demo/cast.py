@@ -5,13 +5,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.processes import GuardedProcess, start
+from infra.processes import STOP_GRACE_SECONDS, GuardedProcess, start
+from iot.connection import Connection, Endpoint
 
 WORKER_ID = "worker-1"
 THING_PREFIX = "device"
+BRIDGE_SESSION = "demo-bridge"
+SHADOW_SERVICE_SESSION = "demo-shadow-service"
 TELEMETRY = "dt/fleet/+/telemetry"
 READY = r"^ready"
 READY_SECONDS = 60.0
+CONSUMER_GRACE_SECONDS = 30.0
+"""KCL asks its children to finish, which it allows 20 s, and then gives its leases back."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +60,8 @@ class Cast:
     def start_shadow_service(self) -> GuardedProcess:
         """Start the shadow service."""
         store = str(self.folder / "shadows.sqlite")
-        return self._start("shadows", "iot.shadows", "--store", store)
+        session = ("--client-id", SHADOW_SERVICE_SESSION)
+        return self._start("shadows", "iot.shadows", "--store", store, *session)
 
     def start_consumer(self) -> GuardedProcess:
         """Start the KCL consumer; it is reading when its events say so, a dozen seconds later."""
@@ -65,6 +71,7 @@ class Cast:
             *("--stream", self.stream, "--application", self.application, "--worker-id", WORKER_ID),
             *("--sink", f"sqlite:{self.sink}", "--work-dir", str(self.consumer_folder)),
             ready=False,
+            grace=CONSUMER_GRACE_SECONDS,
         )
 
     def start_bridge(self, kinesis_url: str) -> GuardedProcess:
@@ -72,8 +79,8 @@ class Cast:
         return self._start(
             "bridge",
             "iot.bridge",
-            *("--stream", self.stream, "--topic", TELEMETRY, "--client-id", "bridge-1"),
-            *("--dead-letters", str(self.folder / "bridge.dead")),
+            *("--stream", self.stream, "--topic", TELEMETRY, "--client-id", BRIDGE_SESSION),
+            *("--dead-letter", str(self.folder / "bridge.dead")),
             environment={"AWS_ENDPOINT_URL_KINESIS": kinesis_url},
         )
 
@@ -93,6 +100,7 @@ class Cast:
         *arguments: str,
         environment: dict[str, str] | None = None,
         ready: bool = True,
+        grace: float = STOP_GRACE_SECONDS,
     ) -> GuardedProcess:
         process = start(
             [sys.executable, "-m", module, *arguments],
@@ -101,5 +109,20 @@ class Cast:
             env={**self.environment, **(environment or {})},
             ready=READY if ready else None,
             ready_timeout=READY_SECONDS,
+            grace=grace,
         )
         return self.stack.enter_context(process)
+
+
+def forget_sessions(endpoint: Endpoint) -> None:
+    """Throw away what an earlier run has left in the broker for the two that keep a session.
+
+    A run that was killed leaves its bridge's session behind, and the next bridge of that name
+    would be handed the telemetry of a run that is over.
+
+    Raises:
+        IotError: the broker does not answer, or refuses.
+    """
+    for client_id in (BRIDGE_SESSION, SHADOW_SERVICE_SESSION):
+        with Connection(endpoint, client_id=client_id, clean_session=True) as connection:
+            connection.wait_ready(READY_SECONDS)

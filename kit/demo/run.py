@@ -47,7 +47,7 @@ from infra.stack.open import open_stack
 from iot.connection import Connection, Endpoint
 from iot.errors import IotError
 from iot.fleet import thing_names
-from kit.demo.cast import THING_PREFIX, Cast
+from kit.demo.cast import THING_PREFIX, Cast, forget_sessions
 from kit.demo.fleet_shadows import FleetShadows
 from kit.demo.sabotage import Sabotage, break_a_promise
 from kit.demo.story import Story, StoryError
@@ -171,7 +171,9 @@ def set_the_stage(plan: Plan, folder: Path, narrator: Narrator, stack: ExitStack
         stream=stream,
         application=f"demo-{run_id}",
     )
-    connection = Connection(Endpoint.parse(endpoints.mqtt_url), client_id=f"demo-{run_id}")
+    broker = Endpoint.parse(endpoints.mqtt_url)
+    forget_sessions(broker)
+    connection = Connection(broker, client_id=f"demo-{run_id}")
     stack.callback(connection.stop)
     watch = Watch(
         cast=cast,

@@ -49,13 +49,7 @@ class Verdict:
     lost: int
     doubled: int
     out_of_order: int
-    duplicates_refused: int
-    shards_before: int
-    shards_after: int
-    worker_kills: int
-    answers_lost: int
-    shadows: int
-    shadows_converged: int
+    circumstances: Circumstances
 
     def broken(self, *, expected: int) -> list[str]:
         """Return one sentence for each promise that this run broke; none if all were kept.
@@ -63,6 +57,7 @@ class Verdict:
         Args:
             expected: how many events the devices were asked to send.
         """
+        met = self.circumstances
         findings = {
             f"{self.sent} of {expected} events were acknowledged to the devices": self.sent
             != expected,
@@ -71,19 +66,20 @@ class Verdict:
             f"{self.out_of_order} effects were applied against their device's order": (
                 self.out_of_order > 0
             ),
-            f"{self.shadows - self.shadows_converged} of {self.shadows} shadows did not converge": (
-                self.shadows_converged != self.shadows
+            f"{met.shadows - met.shadows_converged} of {met.shadows} shadows did not converge": (
+                met.shadows_converged != met.shadows
             ),
             # A run in which nothing went wrong proves nothing: the faults must have happened.
-            "the stream was not resharded": self.shards_after <= self.shards_before,
-            "no answer was lost after its commit": self.answers_lost == 0,
-            "the consumer was not killed": self.worker_kills == 0,
+            "the stream was not resharded": met.shards_after <= met.shards_before,
+            "no answer was lost after its commit": met.answers_lost == 0,
+            "the consumer was not killed": met.worker_kills == 0,
         }
         return [sentence for sentence, found in findings.items() if found]
 
     def as_dict(self) -> dict[str, int]:
         """Return the numbers under their names, for JSON."""
-        return asdict(self)
+        counts = {name: count for name, count in asdict(self).items() if isinstance(count, int)}
+        return counts | asdict(self.circumstances)
 
 
 def judge(sent: Iterable[Sent], effects: Iterable[Effect], circumstances: Circumstances) -> Verdict:
@@ -109,5 +105,5 @@ def judge(sent: Iterable[Sent], effects: Iterable[Effect], circumstances: Circum
         lost=len(sent_ids - applied.keys()),
         doubled=sum(times - 1 for times in applied.values()),
         out_of_order=out_of_order,
-        **asdict(circumstances),
+        circumstances=circumstances,
     )

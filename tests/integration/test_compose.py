@@ -45,13 +45,15 @@ def compose(image: str) -> Iterator[Compose]:  # noqa: ARG001 - the project need
     try:
         yield run
     finally:
-        made = leftovers(project)
+        made, volumes = leftovers(project), mounted_volumes(project)
         down = run("down", "-v", "--remove-orphans", "--timeout", "5")
         left = leftovers(project)
     assert made["volume"]
     assert made["network"]
     assert down.returncode == 0, down.stderr
     assert left == {"container": [], "volume": [], "network": []}
+    # Also those that an image declares, which have no name and no label.
+    assert volumes.isdisjoint(docker("volume", "ls", "--quiet").stdout.split())
 
 
 def docker(
@@ -76,6 +78,13 @@ def leftovers(project: str) -> dict[str, list[str]]:
         "network": ["network", "ls"],
     }
     return {kind: docker(*listing, *label).stdout.split() for kind, listing in listings.items()}
+
+
+def mounted_volumes(project: str) -> set[str]:
+    containers = leftovers(project)["container"]
+    mounts = "{{range .Mounts}}{{.Name}} {{end}}"
+    listed = docker("inspect", "--format", mounts, *containers).stdout if containers else ""
+    return set(listed.split())
 
 
 def test_the_demo_keeps_its_promises_and_says_so_with_0(compose: Compose) -> None:
@@ -149,7 +158,7 @@ def test_the_password_is_new_for_each_project_and_stays_with_its_volume(compose:
 
     first = password()
     assert len(first) > len("mqtt://toolkit:@mosquitto:1883") + 40
-    compose("rm", "--stop", "--force", "mosquitto")
+    compose("rm", "--stop", "--force", "--volumes", "mosquitto")
     assert password() == first
     assert compose("down", "-v", "--timeout", "5").returncode == 0
     assert password() not in {"", first}

@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from consumers.record import StreamRecord
 from consumers.sinks.sqlite import SqliteSink
+from iot.connection import Connection, Endpoint
+from kit.demo.cast import BRIDGE_SESSION, forget_sessions
 from kit.demo.observe import SinkLook
 from kit.demo.sabotage import Sabotage, break_a_promise
 from kit.demo.verdict import Circumstances, Sent, judge
@@ -97,6 +101,37 @@ def processes_that_mention(text: str) -> list[str]:
         for line in listing.splitlines()
         if text in line and "kit demo" not in line and int(line.split()[0]) != os.getpid()
     ]
+
+
+def test_telemetry_of_a_killed_run_does_not_reach_the_next_one(
+    mqtt_url: str, unique: Callable[[str], str]
+) -> None:
+    endpoint = Endpoint.parse(mqtt_url)
+    topic = f"dt/fleet/{unique('thing')}/telemetry"
+
+    def bridge_session() -> tuple[Connection, list[bytes]]:
+        seen: list[bytes] = []
+        bridge = Connection(endpoint, client_id=BRIDGE_SESSION, clean_session=False)
+        bridge.subscribe(topic, lambda message: seen.append(message.payload))
+        return bridge, seen
+
+    killed, _ = bridge_session()
+    with killed:
+        killed.wait_ready(20)
+    with Connection(endpoint, client_id=unique("device")) as device:
+        acknowledged = threading.Event()
+        device.publish(topic, b"of a run that is over", on_acknowledged=acknowledged.set)
+        assert acknowledged.wait(20)
+
+        forget_sessions(endpoint)
+
+        fresh, seen = bridge_session()
+        with fresh:
+            fresh.wait_ready(20)
+            device.publish(topic, b"of this run")
+            eventually(lambda: seen, timeout=20)
+            assert seen == [b"of this run"]
+    forget_sessions(endpoint)
 
 
 @pytest.mark.parametrize(

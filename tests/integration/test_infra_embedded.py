@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from infra.errors import ProcessError, StackError
 from infra.stack import embedded, nodejs
@@ -123,7 +124,8 @@ def test_queues_and_buckets_are_there(own_stack: Endpoints, unique: Callable[[st
 
 def test_a_service_that_is_not_wanted_is_an_error(own_stack: Endpoints):
     iam = boto3.session.Session().client("iam", endpoint_url=own_stack.aws)
-    with pytest.raises(ClientError):
+    # MiniStack answers this in JSON, which botocore cannot read as the XML of IAM.
+    with pytest.raises((ClientError, ResponseParserError), match="Unsupported service: iam"):
         iam.list_users()
     iam.close()
 
@@ -144,12 +146,6 @@ def test_everything_listens_on_the_loopback_interface_alone(own_stack: Endpoints
         int(str(own_stack.kinesis).rpartition(":")[2]),
         Broker.from_url(own_stack.mqtt_url).port,
     }
-    listening = {
-        address: port
-        for pid in descendants(os.getpid())
-        for address, port in listening_sockets(pid)
-    }
-    assert listening
     mine = [(a, p) for pid in descendants(os.getpid()) for a, p in listening_sockets(pid)]
     assert ports <= {port for _, port in mine}
     assert {address for address, _ in mine} == {"0100007F"}, mine

@@ -49,7 +49,7 @@ def bridge(launch: Launch, unique: Unique, tmp_path: Path, fleet_prefix: str) ->
     def start_bridge(stream: str, *more: object, **options: Any) -> GuardedProcess:
         process = launch(
             "iot.bridge", "--stream", stream, "--client-id", name, "--linger", 0.02,
-            "--dead-letters", tmp_path / "dead-letters",
+            "--dead-letter", tmp_path / "dead-letters",
             "--topic", f"dt/{fleet_prefix}/+/telemetry", *more,
             **options,
         )  # fmt: skip
@@ -297,7 +297,7 @@ def test_what_cannot_start_says_why(  # noqa: PLR0917 - pytest names them
     launch: Launch, tmp_path: Path, stream_name: str, url: str, code: int, message: str
 ):
     letters = tmp_path / "dead"
-    with launch("iot.bridge", "--stream", stream_name, "--dead-letters", letters, url=url) as bad:
+    with launch("iot.bridge", "--stream", stream_name, "--dead-letter", letters, url=url) as bad:
         assert bad.wait(60) == code
         lines = bad.lines()
     assert len(lines) == 1
@@ -311,7 +311,7 @@ def test_wrong_credentials(
     good = Endpoint.parse(mqtt_url)
     with launch(
         "iot.bridge", "--stream", stream(1), "--client-id", unique("bridge"),
-        "--dead-letters", tmp_path / "dead", url=f"mqtt://u:wrong@{good.host}:{good.port}",
+        "--dead-letter", tmp_path / "dead", url=f"mqtt://u:wrong@{good.host}:{good.port}",
     ) as bad:  # fmt: skip
         assert bad.wait(60) == 1
         assert [line for line in bad.lines() if line.startswith("error: ") and "refused" in line]

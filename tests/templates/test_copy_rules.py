@@ -77,15 +77,11 @@ def test_takes_what_is_imported_through_others_and_nothing_else(checkout: Checko
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["producers.put", "./producers/put.py", "producers/../producers/put.py"]
-)
+@pytest.mark.parametrize("name", ["producers.put", "./producers/put.py"])
 def test_a_template_is_a_path_or_a_module_of_the_checkout(checkout: Checkout, name: str) -> None:
-    if ".." in Path(name).parts:
-        with pytest.raises(CopyError, match="no template"):
-            plan(checkout({}), name)
-    else:
-        assert str(plan(checkout({}), name).template) == "producers/put.py"
+    assert str(plan(checkout({}), name).template) == "producers/put.py"
+    with pytest.raises(CopyError, match="no template"):
+        plan(checkout({}), f"../checkout/{name}")
 
 
 def test_sees_imports_in_functions_and_those_for_the_type_checker(checkout: Checkout) -> None:
@@ -272,15 +268,13 @@ def test_the_header_names_the_commit_and_a_new_commit_alone_is_no_difference(
     assert quiet("producers/put.py", into, root)[0] == 0
     before = (into / "put.py").read_text()
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@example.com"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True)
     commit = subprocess.run(
         [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
     code, out, _ = quiet("producers/put.py", into, root)
-    assert code == 0
-    assert "wrote" not in out
+    assert (code, "wrote" in out) == (0, False)
     assert (into / "put.py").read_text() == before
     (into / "put.py").unlink()
     assert quiet("producers/put.py", into, root)[0] == 0

@@ -101,8 +101,14 @@ def test_reading_goes_on_behind_a_torn_frame_if_asked():
     assert [(damage.offset, damage.torn) for damage in damages] == [(len(first), True)]
 
 
-def test_reading_goes_on_behind_what_only_looks_like_a_frame():
-    decoy = b"x" * 1000 + b"KDL\x01" + bytes(200_000) + b"KDL"
+@pytest.mark.parametrize(
+    "decoy",
+    [
+        b"x" * 1000 + b"KDL\x01" + bytes(200_000) + b"KDL",
+        *(b"x" * size for size in range(65_532, 65_542)),  # the magic lies across two reads
+    ],
+)
+def test_reading_goes_on_behind_what_is_no_frame(decoy: bytes):
     last, _ = written([letter(b"after")])
     damages: list[DeadLetterCorrupt] = []
     file = io.BytesIO(decoy + last)

@@ -2,7 +2,7 @@
 
 import json
 import random
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def test_events_are_spread_evenly_over_the_time(events: int, seconds: float):
     assert due[0] == 0
     assert due == sorted(due)
     assert due[-1] <= seconds
-    for earlier, later in zip(due, due[1:], strict=False):
+    for earlier, later in pairwise(due):
         assert later - earlier == pytest.approx(seconds / events)
 
 
