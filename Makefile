@@ -35,7 +35,7 @@ test-containers: $(VENV)/.test $(NODE)/node_modules/.installed
 	$(BIN)/pytest --stack containers tests/integration $(TEST)
 
 bench: $(VENV)/.bench $(NODE)/node_modules/.installed
-	$(BIN)/python benchmarks/$(firstword $(BENCH)).py $(wordlist 2,99,$(BENCH))
+	@$(BIN)/python benchmarks/$(firstword $(BENCH)).py $(wordlist 2,99,$(BENCH))
 
 setup: $(VENV)/.test $(NODE)/node_modules/.installed
 
@@ -43,25 +43,27 @@ setup: $(VENV)/.test $(NODE)/node_modules/.installed
 # pinned tools (no isolation), and its jars are held against consumers/kcl/jars.sha256 before use.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 on the PATH (set PYTHON=)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.build: requirements/build.txt pyproject.toml | $(BIN)/python
-	$(PIP) -r requirements/build.txt
-	PIP_REQUIRE_HASHES= $(PIP) --no-deps --no-build-isolation --editable .
+	@$(PIP) -r requirements/build.txt
+	@PIP_REQUIRE_HASHES= $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.run: requirements/embedded.txt consumers/kcl/jars.sha256 $(VENV)/.build
 	@echo "Setting up: Python packages"
-	$(PIP) --no-build-isolation -r requirements/embedded.txt
-	$(BIN)/python -m consumers.kcl.jars
+	@$(PIP) --no-build-isolation -r requirements/embedded.txt
+	@$(BIN)/python -m consumers.kcl.jars
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.run
-	$(PIP) --no-build-isolation -r requirements/test.txt
+	@echo "Setting up: the tests' packages"
+	@$(PIP) --no-build-isolation -r requirements/test.txt
 	@touch $@
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.test
-	$(PIP) --no-build-isolation -r requirements/bench.txt
+	@echo "Setting up: the benchmarks' peers"
+	@$(PIP) --no-build-isolation -r requirements/bench.txt
 	@touch $@
 
 # npm of the machine, else the one inside the wheel; no script of a package is run.

@@ -4,7 +4,6 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -31,28 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not any(item.get_closest_marker("containers") for item in items) or _docker_answers():
+    marked = [item for item in items if item.get_closest_marker("containers")]
+    if not marked:
         return
-    skip = pytest.mark.skip(reason="no Docker engine answers")
-    for item in items:
-        if item.get_closest_marker("containers"):
-            item.add_marker(skip)
+    from infra.stack.containers import check_docker  # noqa: PLC0415 - only where a test asks for it
 
-
-@cache
-def _docker_answers() -> bool:
-    try:
-        import docker  # noqa: PLC0415 - only where a test asks for it
-
-        client = docker.from_env(timeout=5)
-    except Exception:  # noqa: BLE001 - whatever the reason, there is no engine to test with
-        return False
-    try:
-        return bool(client.ping())
-    except Exception:  # noqa: BLE001
-        return False
-    finally:
-        client.close()
+    if (problem := check_docker()) is not None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=problem))
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,8 @@ MOSQUITTO_CONFIG = """\
 # one client. 0 means no limit, in messages and in bytes.
 max_queued_messages 0
 max_queued_bytes 0
-# How many messages a client may have unacknowledged, by default 20. The bridge acknowledges what the
-# stream has, a round trip later, so this is its window: 1000 carry about 5,000 events a second.
+# How many messages a client may have unacknowledged, by default 20. The bridge acknowledges what
+# the stream has, a round trip later, so this is its window: 1000 carry some 5,000 events a second.
 max_inflight_messages 1000
 set_tcp_nodelay true
 allow_anonymous false

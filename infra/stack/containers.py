@@ -1,9 +1,11 @@
 """The containers stack: LocalStack and Eclipse Mosquitto in Docker, for the length of a block."""
 
+import gc
 import logging
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from docker.errors import DockerException  # type: ignore[import-untyped] # has no types
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 
 from infra.errors import StackError
@@ -63,10 +66,9 @@ def containers_stack(*, log_dir: Path) -> Iterator[Endpoints]:
     """
     label = uuid.uuid4().hex
     credentials = new_credentials()
-    try:
-        localstack, mosquitto = _localstack(label), _mosquitto(label, credentials)
-    except DockerException as error:
-        raise StackError(f"no Docker engine answers: {error}") from error
+    if (problem := check_docker()) is not None:
+        raise StackError(problem)
+    localstack, mosquitto = _localstack(label), _mosquitto(label, credentials)
     with ExitStack() as running:
         reaper = [sys.executable, "-m", "infra.stack.reaper", "--label", f"{_LABEL}={label}"]
         running.enter_context(
@@ -82,6 +84,22 @@ def containers_stack(*, log_dir: Path) -> Iterator[Endpoints]:
         if (problem := check_kinesis(url, timeout=_START_SECONDS)) is not None:
             raise StackError(problem)
         yield Endpoints(aws=url, kinesis=url, mqtt_url=_mqtt_url(mosquitto, credentials))
+
+
+def check_docker() -> str | None:
+    """Ask whether a Docker engine is there; None if so, else one line that says what is wrong."""
+    with warnings.catch_warnings():
+        # docker-py leaves the socket of a failed connection to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = DockerClient(timeout=10).client
+        except DockerException as error:
+            problem = f"no Docker engine answers: {error}"
+        else:
+            client.close()
+            return None
+        gc.collect()
+    return problem
 
 
 def _localstack(label: str) -> DockerContainer:

@@ -20,7 +20,8 @@ from kit.demo.view import Narrator
 from kit.demo.watch import Watch
 
 CONSUMER_START_SECONDS: Final = 120.0
-"""KCL needs 13 to 30 s from the start of its JVM to its first shard; a busy machine, more."""
+"""KCL needs 10 to 40 s from the start of its JVM to its first shard: on an empty lease table it
+waits for a random time of up to 30 s, which cannot be set."""
 
 RESHARD_SECONDS: Final = 150.0
 """The parent has to be drained and both children leased, by a leader that looks every second."""
@@ -90,7 +91,7 @@ class Story:
         self.watch.shadows.connection.start()
         self.watch.shadows.connection.wait_ready(SHADOW_SECONDS)
         consumer = self.cast.start_consumer()
-        self.narrator.step("proxy, shadow service and KCL are started; KCL takes a dozen seconds")
+        self.narrator.step("proxy, shadow service and KCL are started; KCL needs 10 to 40 s")
         wanted = {shard.shard_id for shard in self.watch.shards()}
         self._wait(
             lambda: wanted <= self.watch.shards_being_read(),

@@ -19,9 +19,7 @@ QUEUED = 2_500
 
 
 @pytest.fixture(scope="module", params=["aedes", "mosquitto", "stack"])
-def url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "stack":
         yield request.getfixturevalue("mqtt_url")
         return

@@ -50,9 +50,7 @@ def own_dynamodb(own_stack: Endpoints) -> Iterator["DynamoDBClient"]:
     client.close()
 
 
-def test_a_record_goes_in_and_comes_out(
-    own_kinesis: "KinesisClient", unique: Callable[[str], str]
-):
+def test_a_record_goes_in_and_comes_out(own_kinesis: "KinesisClient", unique: Callable[[str], str]):
     name = unique("s")
     own_kinesis.create_stream(StreamName=name, ShardCount=1)
     # No waiter: changes of a stream take no time here.
@@ -171,7 +169,7 @@ def listening_sockets(pid: int) -> Iterator[tuple[str, int]]:
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            inodes.add(os.readlink(descriptor))
+            inodes.add(str(descriptor.readlink()))
         except FileNotFoundError:
             continue
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):

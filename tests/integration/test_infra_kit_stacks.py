@@ -88,9 +88,10 @@ def test_the_variables_are_for_a_shell(kit: Kit):
     kit("up")
     running = find_running("embedded", kit.state_dir)
     assert running is not None
+    variables = kit("env").stdout
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
     shell = subprocess.run(
-        ["sh", "-c", f'eval "$1"; exec {sys.executable} -c "{PRINT_ENVIRONMENT}"', "-"]
-        + [kit("env").stdout],
+        ["sh", "-c", f'eval "$1"; exec {sys.executable} -c "$2"', "-", variables, show],
         capture_output=True,
         text=True,
         check=True,
@@ -99,9 +100,6 @@ def test_the_variables_are_for_a_shell(kit: Kit):
     found = json.loads(shell.stdout)
     expected = running.endpoints.environment()
     assert {name: found.get(name) for name in expected} == expected
-
-
-PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
 def test_the_password_is_the_owners_alone_and_not_on_the_screen(kit: Kit):
@@ -199,7 +197,7 @@ def test_a_stack_that_cannot_start_says_why(kit: Kit, tmp_path: Path):
 
 
 def test_nothing_running_and_nothing_named_is_refused(kit: Kit):
-    with pytest.raises(AwsRefusedError, match="kit up.*AWS_ENDPOINT_URL.*--stack aws"):
+    with pytest.raises(AwsRefusedError, match=r"kit up.*AWS_ENDPOINT_URL.*--stack aws"):
         stacks.endpoints_for(None, {"AWS_PROFILE": "prod"})
     with pytest.raises(StackError, match="kit up"):
         stacks.endpoints_for("embedded", {})

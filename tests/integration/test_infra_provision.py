@@ -1,3 +1,4 @@
+import contextlib
 import os
 import subprocess
 import sys
@@ -38,19 +39,13 @@ def gone_afterwards(
 
     yield make
     for name in names:
-        try:
+        with contextlib.suppress(kinesis.exceptions.ResourceNotFoundException):
             kinesis.delete_stream(StreamName=name)
-        except kinesis.exceptions.ResourceNotFoundException:
-            pass
-        try:
+        with contextlib.suppress(dynamodb.exceptions.ResourceNotFoundException):
             dynamodb.delete_table(TableName=name)
-        except dynamodb.exceptions.ResourceNotFoundException:
-            pass
 
 
-def test_a_stream_is_created_once_and_found_then(
-    kinesis: "KinesisClient", gone_afterwards: Unique
-):
+def test_a_stream_is_created_once_and_found_then(kinesis: "KinesisClient", gone_afterwards: Unique):
     name = gone_afterwards("s")
     first = ensure_stream(kinesis, name, shards=2)
     assert str(first) == f"created stream {name} (2 shards)"

@@ -174,7 +174,9 @@ def test_a_request_arrives_byte_for_byte(scripted: Callable[..., tuple[Upstream,
 
 def test_an_answer_comes_back_byte_for_byte(scripted: Callable[..., tuple[Upstream, str]]):
     body = bytes(range(256))
-    answer = ok(body, b"x-amzn-RequestId: 1", b"Set-Cookie: a", b"Set-Cookie: b", b"x-odd: \xc3\xa9")
+    answer = ok(
+        body, b"x-amzn-RequestId: 1", b"Set-Cookie: a", b"Set-Cookie: b", b"x-odd: \xc3\xa9"
+    )
     _, url = scripted(answer)
     returned = raw_exchange(url, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     head, _, received = returned.partition(b"\r\n\r\n")
@@ -373,7 +375,15 @@ def test_a_taken_port_is_one_clear_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         ended = subprocess.run(
-            [sys.executable, "-m", "infra.proxy", "--upstream", "http://127.0.0.1:1", "--port", port],
+            [
+                sys.executable,
+                "-m",
+                "infra.proxy",
+                "--upstream",
+                "http://127.0.0.1:1",
+                "--port",
+                port,
+            ],
             capture_output=True,
             text=True,
             check=False,

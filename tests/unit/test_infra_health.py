@@ -35,7 +35,7 @@ def test_a_broker_url_is_read():
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:1883", "http://127.0.0.1:1883", "mqtt://"])
-def test_a_bad_broker_url_is_a_value_error(url):
+def test_a_bad_broker_url_is_a_value_error(url: str):
     with pytest.raises(ValueError, match="mqtt://user:password@host:port"):
         Broker.from_url(url)
 
@@ -63,7 +63,7 @@ def test_a_service_that_is_not_there_is_unhealthy():
         (b"\x20", "closed the connection"),
     ],
 )
-def test_the_broker_check_reads_the_connack(connack, problem):
+def test_the_broker_check_reads_the_connack(connack: bytes, problem: str | None):
     port, heard = answering_once(connack)
     found = check_mqtt(f"mqtt://user:secret@127.0.0.1:{port}")
     assert found is None if problem is None else found is not None and problem in found

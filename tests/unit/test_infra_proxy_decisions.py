@@ -53,7 +53,9 @@ def test_two_requests_at_once_do_not_share_one_loss():
     due=st.integers(1, 20),
     statuses=st.lists(st.sampled_from([200, 400, 500, None]), max_size=40),
 )
-def test_losses_are_the_smaller_of_what_was_asked_and_what_succeeded(due, statuses):
+def test_losses_are_the_smaller_of_what_was_asked_and_what_succeeded(
+    due: int, statuses: list[int | None]
+):
     plan = Plan()
     plan.lose("PutRecords", due)
     lost = sum(call(plan, "PutRecords", status) for status in statuses)
@@ -94,7 +96,7 @@ def test_the_list_of_losses_is_bounded_and_the_count_is_not():
 
 
 @pytest.mark.parametrize(("operation", "count"), [("", 1), ("PutRecords", 0), ("PutRecords", -1)])
-def test_a_loss_needs_an_operation_and_a_count(operation, count):
+def test_a_loss_needs_an_operation_and_a_count(operation: str, count: int):
     with pytest.raises(ValueError, match="operation"):
         Plan().lose(operation, count)
 
@@ -106,7 +108,7 @@ def test_a_loss_needs_an_operation_and_a_count(operation, count):
         (b'{"operation": "PutRecord"}', ("PutRecord", 1)),
     ],
 )
-def test_what_to_lose_is_read_from_json(body, parsed):
+def test_what_to_lose_is_read_from_json(body: bytes, parsed: tuple[str, int]):
     assert parse_lose(body) == parsed
 
 
@@ -123,7 +125,7 @@ def test_what_to_lose_is_read_from_json(body, parsed):
         b'{"operation": "PutRecords", "count": 1.5}',
     ],
 )
-def test_bad_json_is_a_value_error(body):
+def test_bad_json_is_a_value_error(body: bytes):
     with pytest.raises(ValueError):  # noqa: PT011 - the JSON module has messages of its own
         parse_lose(body)
 
@@ -138,5 +140,7 @@ def test_bad_json_is_a_value_error(body):
         ("GET", "/x/operation/y", {}, "GET /x/operation/y"),
     ],
 )
-def test_the_operation_is_found_in_each_protocol(method, path, headers, operation):
+def test_the_operation_is_found_in_each_protocol(
+    method: str, path: str, headers: dict[str, str], operation: str
+):
     assert operation_of(method, path, CIMultiDict(headers)) == operation

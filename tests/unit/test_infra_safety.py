@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from infra.errors import AwsRefusedError, InfraError, StackError
@@ -27,12 +29,12 @@ LOCAL = [
 
 
 @pytest.mark.parametrize("url", AWS)
-def test_aws_is_seen_in_every_spelling(url):
+def test_aws_is_seen_in_every_spelling(url: str):
     assert is_aws_endpoint(url)
 
 
 @pytest.mark.parametrize("url", LOCAL)
-def test_what_only_looks_like_aws_is_not(url):
+def test_what_only_looks_like_aws_is_not(url: str):
     assert not is_aws_endpoint(url)
 
 
@@ -48,12 +50,12 @@ def test_what_only_looks_like_aws_is_not(url):
         ("", False),
     ],
 )
-def test_loopback(url, loopback):
+def test_loopback(url: str, *, loopback: bool):
     assert is_loopback(url) is loopback
 
 
 def test_no_endpoint_is_refused_with_the_way_out():
-    with pytest.raises(AwsRefusedError, match="kit up.*--stack aws"):
+    with pytest.raises(AwsRefusedError, match=r"kit up.*--stack aws"):
         require_local({"AWS_ACCESS_KEY_ID": "AKIA", "AWS_PROFILE": "prod"})
 
 
@@ -76,7 +78,7 @@ def test_one_service_at_aws_is_enough_to_refuse():
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4566", "ftp://127.0.0.1", "http://", "nonsense"])
-def test_an_endpoint_must_be_a_url(url):
+def test_an_endpoint_must_be_a_url(url: str):
     with pytest.raises(AwsRefusedError, match="not an http"):
         refuse_aws(url, "AWS_ENDPOINT_URL")
 
@@ -92,19 +94,21 @@ def test_a_local_environment_becomes_endpoints():
     )
 
 
-def test_the_environment_stack_refuses_aws(monkeypatch, tmp_path):
+def test_the_environment_stack_refuses_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://kinesis.us-east-1.amazonaws.com")
     with pytest.raises(AwsRefusedError), open_stack("environment", log_dir=tmp_path):
         pytest.fail("it must not open")
 
 
-def test_the_aws_stack_refuses_an_endpoint(monkeypatch, tmp_path):
+def test_the_aws_stack_refuses_an_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
     with pytest.raises(StackError, match="AWS_ENDPOINT_URL"), open_stack("aws", log_dir=tmp_path):
         pytest.fail("it must not open")
 
 
-def test_the_aws_stack_leaves_the_environment_to_the_user(monkeypatch, tmp_path):
+def test_the_aws_stack_leaves_the_environment_to_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     with open_stack("aws", log_dir=tmp_path) as endpoints:
         assert endpoints == Endpoints(aws=None, kinesis=None, mqtt_url=None)
@@ -112,7 +116,7 @@ def test_the_aws_stack_leaves_the_environment_to_the_user(monkeypatch, tmp_path)
         assert endpoints.applied_to({"AWS_PROFILE": "prod"}) == {"AWS_PROFILE": "prod"}
 
 
-def test_an_unknown_stack_names_the_known_ones(tmp_path):
+def test_an_unknown_stack_names_the_known_ones(tmp_path: Path):
     with pytest.raises(ValueError, match="embedded, containers, environment, aws"):
         open_stack("production", log_dir=tmp_path)
 

@@ -303,3 +303,107 @@ def test_a_sink_that_cannot_be_opened_is_said_before_anything_is_read(
     assert b"s.db cannot be used as a sink" in child.process.stderr.read()
     (event,) = read_events(tmp_path)
     assert event["event"] == "failed"
+
+
+def test_nothing_that_was_printed_before_the_runtime_began_reaches_the_protocol(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        'print(\'{"action": "status", "responseFor": "initialize"}\')\n'
+    )
+    child = start("print('started loudly')")
+    child.begin()
+    child.records("a")
+    child.confirm("1", "processRecords")
+    child.hang_up()
+    assert child.end() == 0
+    assert child.rest() == b""
+
+
+_THREAD = "import threading; threading.Thread(target=time.sleep, args=(600,)).start()\n"
+
+
+def test_a_thread_that_a_handler_started_does_not_keep_a_failed_child(
+    start: Callable[..., Child],
+) -> None:
+    child = start(_THREAD + 'raise RuntimeError("for good")', "--attempts", "1")
+    child.begin()
+    child.records("a")
+    assert child.end() == 1
+
+
+def test_a_thread_that_a_handler_started_does_not_keep_a_child_without_its_daemon(
+    start: Callable[..., Child],
+) -> None:
+    child = start(_THREAD)
+    child.begin()
+    child.records("a")
+    child.confirm("1", "processRecords")
+    child.hang_up()
+    assert child.end() == 0
+
+
+@pytest.mark.parametrize("slow", ["__init__(self, **_)", "close(self)"])
+def test_a_sink_that_hangs_while_it_is_opened_or_closed_does_not_outlive_the_daemon(
+    start: Callable[..., Child], tmp_path: Path, slow: str
+) -> None:
+    start("pass").hang_up()  # for its module
+    (tmp_path / "slow.py").write_text(
+        "import time, usersink\n"
+        "class Sink(usersink.Sink):\n"
+        f"    def {slow}:\n"
+        "        time.sleep(600)\n"
+    )
+    child = start(None, "--sink", "python:slow:Sink")
+    if slow.startswith("close"):
+        child.begin()
+    child.hang_up()
+    assert child.end() == EXIT_ORPHANED
+
+
+def test_a_process_that_a_handler_forks_does_not_hold_the_pipe(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
+    forked = tmp_path / "forked"
+    child = start(f"""\
+pid = os.fork()
+if pid == 0:
+    time.sleep(600)
+    os._exit(0)
+open({str(forked)!r}, "w").write(str(pid))
+""")
+    child.begin()
+    child.records("a")
+    child.confirm("1", "processRecords")
+    try:
+        child.hang_up()
+        assert child.end() == 0
+        assert child.process.stdout
+        ready, _, _ = select.select([child.process.stdout], [], [], 5.0)
+        assert ready, "the daemon would wait for the end of the child's output for ever"
+        assert child.rest() == b""
+    finally:
+        os.kill(int(forked.read_text()), signal.SIGKILL)
+
+
+def test_the_reason_is_said_even_when_the_journal_cannot_be_written(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start('raise RuntimeError("for good")', "--attempts", "1")
+    child.begin()
+    (tmp_path / "events.jsonl").unlink()
+    (tmp_path / "events.jsonl").mkdir()  # as good as a full disk
+    child.records("a")
+    assert child.end() == 1
+    assert child.process.stderr
+    assert b"stopped: RuntimeError: for good" in child.process.stderr.read()
+
+
+def test_an_empty_payload_is_a_record(start: Callable[..., Child], tmp_path: Path) -> None:
+    child = start()
+    child.begin()
+    child.records("", "")
+    child.confirm("2", "processRecords")
+    connection = sqlite3.connect(tmp_path / "s.db")
+    assert connection.execute("SELECT data FROM effects").fetchall() == [(b"",), (b"",)]
+    connection.close()

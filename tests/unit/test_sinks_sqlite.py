@@ -1,6 +1,9 @@
 """The SQLite sink: any redelivery, each ID once, order per key, a bounded memory."""
 
+import math
 import multiprocessing
+import os
+import signal
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from consumers.errors import SetupError
 from consumers.record import StreamRecord
+from consumers.sinks import sqlite
 from consumers.sinks.base import DAY, Applied, Counts, checked_horizon, identify
 from consumers.sinks.sqlite import SqliteSink
 from records.envelope import open_envelope, seal
@@ -196,6 +200,66 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes |
         SqliteSink(path)
     if content:
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_an_sqlite_file_of_something_else_stays_as_it_is_to_the_byte(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE effects (mine)")
+    connection.execute(f"PRAGMA user_version = {version}")  # as many a program numbers its own
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(SetupError, match="something else"):
+        SqliteSink(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_stays_locked_is_given_up_in_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "s.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    tries: list[float] = []
+    monkeypatch.setattr(sqlite.time, "sleep", tries.append)
+    with pytest.raises(SetupError, match="locked"):
+        SqliteSink(path)
+    assert len(tries) < 20
+    holder.close()
+
+
+def test_a_writer_killed_before_its_commit_leaves_nothing_and_blocks_nobody(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.db"
+    sink = SqliteSink(path)
+    sink.apply([record(0)])
+    process = multiprocessing.get_context("spawn").Process(target=_die_in_a_batch, args=(path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert sink.apply([record(n) for n in range(3)]) == Applied(2, 1)
+    assert sink.counts() == Counts(3, 3, 1)
+    sink.close()
+
+
+def _die_in_a_batch(path: Path) -> None:
+    class Dying(SqliteSink):
+        def _prune(self, before: float, *, limit: int) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)  # effects and IDs are written, not committed
+
+    Dying(path).apply([record(1), record(2)])
+
+
+@pytest.mark.parametrize("horizon", [0.0, -1.0, math.nan, math.inf])
+def test_a_horizon_that_is_no_time_is_refused(horizon: float) -> None:
+    with pytest.raises(SetupError, match="horizon"):
+        checked_horizon(horizon, 60.0)
 
 
 def test_several_processes_write_one_file_at_once(tmp_path: Path) -> None:
