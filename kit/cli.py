@@ -58,7 +58,7 @@ def demo(
     *,
     events: Annotated[int, typer.Option(help="Events in all.")] = 3000,
     devices: Annotated[int, typer.Option(help="Simulated devices.")] = 8,
-    seconds: Annotated[float, typer.Option(help="Over how long the devices send.")] = 60.0,
+    seconds: Annotated[float, typer.Option(help="Over how long the devices send.")] = 75.0,
     stack: Annotated[DemoStack, typer.Option(help="Where to run.")] = DemoStack.EMBEDDED,
     stream: Annotated[str | None, typer.Option(help="An empty stream to use.")] = None,
     as_json: Annotated[

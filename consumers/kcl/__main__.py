@@ -24,10 +24,13 @@ Aggregates come de-aggregated, and the checkpoint is exact inside them.
 What to change for production: `--tuning production` (the default where no endpoint is set), one
 worker ID per slot, such as a StatefulSet's pod name, `--heap` by the number of shards, and a
 supervisor that restarts the worker: it exits non-zero when the handler keeps failing. Restart it
-too when the stream's retention was raised, since record IDs must be remembered as long.
+too when the stream's retention was raised, since record IDs must be remembered as long. To KCL a
+stream that is deleted is one whose shards have ended: the worker goes on, idle and without a word,
+and a new stream of the same name is only read under a new application.
 
 Exit status: 2 when nothing was started (bad usage, altered jars, no JVM, no such stream); 1 when a
-shard could not go on; the JVM's 143 or 130 after a clean stop by SIGTERM or SIGINT.
+shard could not go on; the JVM's 143 or 130 after a clean stop by SIGTERM or SIGINT, 3 when its heap
+was too small.
 """
 
 import argparse
@@ -53,6 +56,15 @@ from consumers.kcl.properties import Endpoints, WorkerSettings
 from consumers.sinks.open import FORMS, prepare_sink
 
 _HOUR: Final = 3600.0
+_AWS_DOMAINS: Final = (
+    ".amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".api.aws",
+    ".api.amazonwebservices.com.cn",
+    ".c2s.ic.gov",
+    ".sc2s.sgov.gov",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SetupError as error:
         print(f"consumers.kcl: {error}", file=sys.stderr)
         return 2
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, OSError) as error:
         print(f"consumers.kcl: {error}", file=sys.stderr)
         return 2
 
@@ -96,9 +108,7 @@ def is_local(endpoint: str | None) -> bool:
     AWS General Reference, "AWS service endpoints".
     """
     host = urlsplit(endpoint).hostname if endpoint else None
-    return bool(host) and not f".{host}".endswith(
-        (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-    )
+    return bool(host) and not f".{host}".endswith(_AWS_DOMAINS)
 
 
 def _plan(arguments: argparse.Namespace) -> Launch:
@@ -113,12 +123,12 @@ def _plan(arguments: argparse.Namespace) -> Launch:
             " would be kept in AWS: set AWS_ENDPOINT_URL_DYNAMODB or AWS_ENDPOINT_URL"
         )
     retention = _retention(arguments.stream)
-    horizon = arguments.horizon_hours * _HOUR if arguments.horizon_hours else None
+    horizon = None if arguments.horizon_hours is None else arguments.horizon_hours * _HOUR
     work_dir = arguments.work_dir.absolute()
     sink = prepare_sink(arguments.sink, retention=retention, horizon=horizon)
     child = ["--sink", sink, "--work-dir", str(work_dir), "--worker-id", arguments.worker_id]
     child += ["--retention", str(retention), "--attempts", str(arguments.attempts)]
-    if horizon:
+    if horizon is not None:
         child += ["--horizon", str(horizon)]
     return Launch(
         work_dir=work_dir,
@@ -154,6 +164,12 @@ def _property(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def _worker_id(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("KCL would make one up, another after each restart")
+    return text
+
+
 def _attempts(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, at least 1")
@@ -171,8 +187,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--stream", required=True, help="the stream to read")
     add("--application", required=True, help="names the lease table; its workers share the shards")
-    add("--worker-id", required=True, help="the same after a restart; never two live ones")
-    add("--sink", required=True, help=f"{FORMS}; the callable gets retention= and horizon=")
+    add(
+        "--worker-id",
+        required=True,
+        type=_worker_id,
+        help="the same after a restart; never two live ones",
+    )
+    add("--sink", required=True, help=f"{FORMS}, a sink of your own; see consumers/sinks/base.py")
     add("--work-dir", required=True, type=Path, help="this worker's folder, made if need be")
     add(
         "--initial-position",

@@ -62,13 +62,11 @@ class Channel:
         Afterwards file descriptor 0 is empty and 1 leads where 2 leads, for this process and for
         all that it starts; the two descriptors of the channel are not inherited.
         """
-        source = os.fdopen(os.dup(0), "rb")
-        target = os.dup(1)
-        empty = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(empty, 0)
-        os.close(empty)
-        sys.stdout.flush()
+        source = os.fdopen(private_copy(0), "rb")
+        target = private_copy(1)
+        _replace_by_nothing(0)
         os.dup2(2, 1)
+        sys.stdout.flush()  # after it: what was printed so far must not reach the daemon either
         return cls(source, target)
 
     def receive(self) -> bytes | None:
@@ -95,11 +93,31 @@ class Channel:
             raise ProtocolError(f"the daemon does not read any more: {error}") from error
 
     def _read(self) -> None:
-        for line in self._source:
-            if line.strip():
-                self._lines.put(line)
+        try:
+            for line in self._source:
+                if line.strip():
+                    self._lines.put(line)
+        except Exception:  # noqa: BLE001 - else the main thread would wait for ever
+            _log.exception("the daemon cannot be read any more, which is as if it were gone")
         self._closed = True
         self._lines.put(None)
         if not self._reading.wait(GRACE_S):
             _log.error("the daemon is gone while a request is open: this process ends now")
             self._abandon(EXIT_ORPHANED)
+
+
+def private_copy(descriptor: int) -> int:
+    """Return a copy of a file descriptor that no other process ever holds.
+
+    The daemon waits for the end of what its child writes, which comes when the last copy is closed.
+    Python lets no program inherit it, but a fork, such as multiprocessing's, copies everything.
+    """
+    copy = os.dup(descriptor)
+    os.register_at_fork(after_in_child=lambda: _replace_by_nothing(copy))
+    return copy
+
+
+def _replace_by_nothing(descriptor: int) -> None:
+    empty = os.open(os.devnull, os.O_RDWR)
+    os.dup2(empty, descriptor, inheritable=os.get_inheritable(descriptor))
+    os.close(empty)

@@ -3,10 +3,11 @@
 It is not run by hand. Standard input and output belong to the daemon; what anything else prints
 goes to `<work-dir>/logs/<shard id>.log`. It does not end on SIGINT, SIGTERM and their like, which
 a terminal or an init system sends to the whole process group: the daemon gets them too and asks its
-children to stop. It ends when the daemon does, also in the middle of a batch.
+children to stop. It ends when the daemon does, also in the middle of a batch, and waits for no
+thread that a sink has left running.
 
 Exit status: 0 when the daemon closed the pipe between two requests, 1 after an error that stayed,
-70 when the daemon died while a batch was being applied.
+70 when the daemon died while a batch was being applied or the sink did not close in 5 s.
 """
 
 import argparse
@@ -15,18 +16,23 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from consumers.kcl.channel import Channel
+from consumers.kcl.channel import EXIT_ORPHANED, Channel, private_copy
 from consumers.kcl.events import Journal
 from consumers.kcl.processor import Processor, Retry
+from consumers.sinks.base import Sink
 from consumers.sinks.open import open_sink
 
 LOG_FOLDER: Final = "logs"
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 """A shard's log is put aside at this size, and one older one is kept."""
+
+CLOSE_S: Final = 5.0
+"""How long a sink may take to close. The daemon, if it is there, waits for the child's end."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Handled, not ignored: what is ignored stays so in every program that a handler starts.
         signal.signal(number, lambda _number, _frame: None)
     channel = Channel.take_over()
-    last_words = os.dup(2)  # standard error as the daemon gave it: it ends on the worker's own
+    last_words = private_copy(2)  # as the daemon gave it: it ends on the worker's standard error
     log = _ShardLog(arguments.work_dir / LOG_FOLDER)
 
     def begin(shard_id: str) -> None:
@@ -59,16 +65,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             on_batch=log.keep_bounded,
         )
         processor.serve()
-        sink.close()
+        _close(sink)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of this worker
         reason = f"{type(error).__name__}: {error}"
         _log.critical("this worker stops", exc_info=error)
         shard_id = processor.shard_id if processor else ""
-        journal.event("failed", worker_id=arguments.worker_id, shard_id=shard_id, error=reason)
-        with contextlib.suppress(OSError):  # the daemon may be what went away
+        with contextlib.suppress(OSError):  # a full disk may be the reason
+            journal.event("failed", worker_id=arguments.worker_id, shard_id=shard_id, error=reason)
+        with contextlib.suppress(OSError):  # or the daemon, gone away
             os.write(last_words, f"stopped: {reason}\n".encode())
         return 1
     return 0
+
+
+def _close(sink: Sink) -> None:
+    limit = threading.Timer(CLOSE_S, os._exit, [EXIT_ORPHANED])
+    limit.daemon = True
+    limit.start()
+    sink.close()
+    limit.cancel()
+
+
+def _leave(status: int) -> NoReturn:
+    # The daemon learns of an error by the end of this process, which a thread or an exit handler
+    # of the sink's could put off for ever.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 class _ShardLog:
@@ -115,4 +139,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -14,6 +14,7 @@ what "ready" means for a consumer.
 `<work-dir>/status/<shard id>.json` is replaced after every batch and says how far a shard is.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -88,13 +89,31 @@ class Journal:
 
 
 def read_events(work_dir: Path) -> list[Mapping[str, Any]]:
-    """Read all events so far, oldest first; none when the worker was never started."""
+    """Read all events so far, oldest first; none when the worker was never started.
+
+    A line that a full disk or a power cut tore is passed over.
+    """
     try:
         text = (work_dir / EVENTS_FILE).read_text()
     except FileNotFoundError:
         return []
-    # Without its newline the last line is still being written.
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    events = []
+    for line in text.splitlines():  # a last line that is still being written reads like a torn one
+        with contextlib.suppress(json.JSONDecodeError):
+            events.append(json.loads(line))
+    return events
+
+
+def end_torn_line(work_dir: Path) -> None:
+    """End what a full disk or a power cut left half written, so that the next event stands alone.
+
+    Only while no other process writes events.
+    """
+    with contextlib.suppress(FileNotFoundError), (work_dir / EVENTS_FILE).open("r+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
 
 
 def initialized_shards(work_dir: Path) -> set[str]:

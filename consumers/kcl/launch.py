@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from consumers.errors import SetupError
-from consumers.kcl.events import EVENTS_FILE, Journal
+from consumers.kcl.events import EVENTS_FILE, Journal, end_torn_line
 from consumers.kcl.jvm import Jvm
 from consumers.kcl.properties import WorkerSettings, build
 
@@ -97,8 +97,10 @@ def launch(plan: Launch, environ: Mapping[str, str]) -> NoReturn:
     _lock(plan.work_dir)
     (plan.work_dir / PROPERTIES_FILE).write_text(text, encoding="ascii")
     (plan.work_dir / LOGBACK_FILE).write_text(_LOGBACK, encoding="utf-8")
-    (plan.work_dir / CHILD_FILE).write_text(child_script(plan.child), encoding="utf-8")
+    # In the encoding of file names, as which the arguments were read: they come back as they were.
+    (plan.work_dir / CHILD_FILE).write_bytes(os.fsencode(child_script(plan.child)))
     _put_aside(plan.work_dir / EVENTS_FILE)
+    end_torn_line(plan.work_dir)
     Journal(plan.work_dir).event("starting", worker_id=plan.settings.worker_id)
     environment = {**environ, "PYTHONPATH": os.pathsep.join(_import_path(environ))}
     os.chdir(plan.work_dir)
@@ -114,6 +116,9 @@ def java_command(plan: Launch) -> list[str]:
         "-XX:+UseSerialGC",  # one small heap; the parallel collectors only add threads to it
         "-XX:+ExitOnOutOfMemoryError",
         f"-Dlogback.configurationFile={LOGBACK_FILE}",
+        # KCL talks to the children in the JVM's default encoding. Under LC_ALL=C, before Java 18,
+        # that is ASCII, and every other letter of a partition key would arrive as a "?".
+        "-Dfile.encoding=UTF-8",
     ]
     if plan.settings.tuning == "local":
         # Engines other than AWS may not speak CBOR, and C2 has no time to pay off.

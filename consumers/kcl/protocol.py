@@ -132,7 +132,7 @@ def checkpoint_error(name: str) -> ConsumerError:
 
 def _record(raw: Mapping[str, Any], shard_id: str) -> StreamRecord:
     try:
-        data = base64.b64decode(raw["data"], validate=True)
+        data = base64.b64decode(raw["data"] or "", validate=True)  # null where there is none
     except binascii.Error as error:
         raise ProtocolError(f"record {raw.get('sequenceNumber')} is not base64") from error
     return StreamRecord(

@@ -11,6 +11,7 @@ the horizon is longer than the retention is the time a producer has for repeatin
 later than that, long after the first was consumed, counts as a new record.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -71,7 +72,11 @@ class Identified:
 
 
 class Sink(Protocol):
-    """Takes batches of one shard at a time, in the order of the shard."""
+    """Takes batches of one shard at a time, in the order of the shard.
+
+    The callable that makes a sink of your own is given two keywords, `retention` and `horizon`,
+    both in seconds. One is made in each shard's process, and one before that, to try it.
+    """
 
     def apply(self, records: Sequence[StreamRecord]) -> Applied:
         """Store the effects of `records`, in order, each ID once.
@@ -111,10 +116,12 @@ def checked_horizon(horizon: float | None, retention: float) -> float:
 
     Raises:
         SetupError: The horizon is shorter than the retention, so a record could come again after
-            its ID was forgotten.
+            its ID was forgotten; or it has no end.
     """
     if horizon is None:
         return retention + PRODUCER_MARGIN
+    if not math.isfinite(horizon):
+        raise SetupError(f"a horizon of {horizon:g} s is not a length of time")
     if horizon < retention:
         raise SetupError(
             f"a horizon of {horizon:g} s is shorter than the stream's retention of {retention:g} s:"

@@ -133,7 +133,9 @@ def understand(items: Iterable[Mapping[str, Any]]) -> Known:
 def transaction(
     table: str, parts: Split, heads: Mapping[str, int], *, token: str, now: float, horizon: float
 ) -> list[Item]:
-    """Build one transaction: it succeeds only if no fresh ID was seen and no head has moved.
+    """Build one transaction: it succeeds only if what was read still holds.
+
+    No fresh ID may have been seen, no refused one forgotten, and no head moved in the meantime.
 
     A head needs no condition of its own: whoever moved it has put an effect at the next position,
     and no effect is put where one is.
@@ -158,10 +160,7 @@ def transaction(
     writes += [_move_head(table, key, last) for key, last in positions.items()]
     again = {item.record_id for item in parts.refused} - {item.record_id for item in parts.fresh}
     # A refused copy can itself be delivered again for a whole retention from its own arrival.
-    writes += [
-        _update(table, f"seen#{record_id}", "seen", "SET expires_at = :v", expires)
-        for record_id in sorted(again)
-    ]
+    writes += [_remember_longer(table, record_id, expires) for record_id in sorted(again)]
     if parts.refused:
         pk = f"refused#{parts.refused[0].record.shard_id}"
         count = {"N": str(len(parts.refused))}
@@ -195,6 +194,13 @@ def _put(table: str, item: Item) -> Item:
 def _move_head(table: str, key: str, last: int) -> Item:
     write = _update(table, f"key#{key}", "head", "SET #p = :v", {"N": str(last)})
     write["Update"]["ExpressionAttributeNames"] = {"#p": "position"}  # a reserved word there
+    return write
+
+
+def _remember_longer(table: str, record_id: str, expires: Item) -> Item:
+    write = _update(table, f"seen#{record_id}", "seen", "SET expires_at = :v", expires)
+    # The TTL may take it between the read and this write; an update would make half an item anew.
+    write["Update"]["ConditionExpression"] = "attribute_exists(pk)"
     return write
 
 

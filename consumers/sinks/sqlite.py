@@ -34,6 +34,8 @@ MIN_PRUNE: Final = 256
 """IDs that a batch may forget at least. Twice its own size is the usual bound: pruning keeps ahead
 of growth, and no batch pays for a week of backlog."""
 
+_TABLES: Final = frozenset({"effects", "seen", "refused"})
+
 # No unique constraint on effects.record_id: doublings must be countable from the effects
 # themselves, not ruled out by the very mechanism that they would show to be broken.
 _SCHEMA: Final = """
@@ -65,7 +67,7 @@ class SqliteSink:
         clock: Seconds since the epoch.
 
     Raises:
-        SetupError: The horizon is too short, or the file is not one of ours.
+        SetupError: The horizon is too short, or the file is not one of ours or stays locked.
     """
 
     def __init__(
@@ -166,10 +168,14 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         raise SetupError(f"cannot open {path}: {error}") from error
     try:
+        with _transaction(connection, "DEFERRED"):  # a look, before anything in it is changed
+            _is_ours(connection, path)
         _enter_wal_mode(connection)
         # The checkpoint follows the commit, so a commit must survive a power cut as well.
         connection.execute("PRAGMA synchronous = FULL")
-        _make_schema(connection, path)
+        with _transaction(connection):
+            if not _is_ours(connection, path):
+                _make_schema(connection)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise SetupError(f"{path} cannot be used as a sink: {error}") from error
@@ -181,34 +187,43 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:
     # Several processes that open a new file in the same moment can all be told "locked" here:
-    # SQLite does not wait when waiting could be a deadlock.
-    for _ in range(200):
-        with contextlib.suppress(sqlite3.OperationalError):
+    # SQLite does not wait when waiting could be a deadlock. Where it does wait, once is enough.
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode == "wal":
-                return
-        time.sleep(random.uniform(0.005, 0.05))
-    raise sqlite3.OperationalError("write-ahead logging could not be switched on")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(random.uniform(0.005, 0.05))
+        else:
+            break
+    if mode != "wal":
+        raise sqlite3.OperationalError("write-ahead logging could not be switched on")
 
 
-def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
-    with _transaction(connection):
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == SCHEMA_VERSION:
-            return
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version or tables:
-            raise SetupError(f"{path} is an SQLite file of something else; it was left alone")
-        for statement in _SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Tell a sink's file from a new, empty one; anything else is an error."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if version == SCHEMA_VERSION and names >= _TABLES:
+        return True
+    if version or names:
+        raise SetupError(f"{path} is an SQLite file of something else; it was left alone")
+    return False
+
+
+def _make_schema(connection: sqlite3.Connection) -> None:
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
     # IMMEDIATE takes the write lock first: a transaction that reads and then writes would fail
     # with SQLITE_BUSY when another process had written in between, without waiting.
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")

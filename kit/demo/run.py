@@ -80,7 +80,7 @@ class Plan:
 
     events: int = 3000
     devices: int = 8
-    seconds: float = 60.0
+    seconds: float = 75.0
     stack: str = "embedded"
     stream: str | None = None
     as_json: bool = False

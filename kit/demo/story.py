@@ -65,9 +65,10 @@ class Story:
             IotError: the shadow service refused.
         """
         self._require_fresh_stream()
-        consumer = self._start_reading()
+        consumer = self._start_services()
         self._start_producing()
         self._lose_answers(2)
+        self._wait_until_read(consumer)
         self._wait_until_sent(0.2)
         split = self._split_under_load()
         self._desire({"mode": "eco", "interval_ms": 500})
@@ -85,13 +86,22 @@ class Story:
             raise StoryError(f"{self.cast.stream} was resharded before; use a fresh stream")
         self.watch.shards_before = len(shards)
 
-    def _start_reading(self) -> GuardedProcess:
+    def _start_services(self) -> GuardedProcess:
         self.watch.proxy_url = self.cast.start_proxy(self.kinesis_url)
         self.cast.start_shadow_service()
         self.watch.shadows.connection.start()
         self.watch.shadows.connection.wait_ready(SHADOW_SECONDS)
         consumer = self.cast.start_consumer()
         self.narrator.step("proxy, shadow service and KCL are started; KCL needs 10 to 40 s")
+        return consumer
+
+    def _start_producing(self) -> None:
+        things, events = len(self.watch.shadows.things), self.watch.events
+        self.cast.start_bridge(self.watch.proxy_url or self.kinesis_url)
+        self.cast.start_fleet(devices=things, events=events, seconds=self.seconds)
+        self.narrator.step(f"{things} devices publish {events} events over {self.seconds:g} s")
+
+    def _wait_until_read(self, consumer: GuardedProcess) -> None:
         wanted = {shard.shard_id for shard in self.watch.shards()}
         self._wait(
             lambda: wanted <= self.watch.shards_being_read(),
@@ -100,13 +110,6 @@ class Story:
             needs=consumer,
         )
         self.narrator.step(f"KCL reads all {len(wanted)} shards")
-        return consumer
-
-    def _start_producing(self) -> None:
-        things, events = len(self.watch.shadows.things), self.watch.events
-        self.cast.start_bridge(self.watch.proxy_url or self.kinesis_url)
-        self.cast.start_fleet(devices=things, events=events, seconds=self.seconds)
-        self.narrator.step(f"{things} devices publish {events} events over {self.seconds:g} s")
 
     def _split_under_load(self) -> Split:
         split = choose_split(self.watch.shard_map(), self.watch.shadows.things)

@@ -18,7 +18,7 @@ BUILD_SECONDS, RUN_SECONDS, STEP_SECONDS = 900, 420, 120
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(BUILD_SECONDS + RUN_SECONDS)]
 
 Compose = Callable[..., subprocess.CompletedProcess[str]]
-SMALL = "--events 400 --devices 4 --seconds 20 --json"
+SMALL = "--events 400 --devices 4 --seconds 45 --json"
 
 
 @pytest.fixture(scope="module")

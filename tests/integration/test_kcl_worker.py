@@ -49,12 +49,13 @@ class Worker:
     environment: Mapping[str, str]
     arguments: tuple[str, ...] = ()
     worker_id: str = "wörker 1=:#"  # every character that a properties file could trip over
+    work_folder: str = "wörk dir"
     runs: int = 0
     processes: list[GuardedProcess] = field(default_factory=list)
 
     @property
     def work_dir(self) -> Path:
-        return self.folder / "wörk dir"
+        return self.folder / self.work_folder
 
     @property
     def application(self) -> str:
@@ -289,17 +290,18 @@ class Poisoned:
     exit_code: int
     leases: dict[str, tuple[str, int]]
     stored: list[bytes]
+    keys: set[str]
     survivors: set[int]
 
 
 def poison(worker: Worker, producer: Producer, dynamodb: "DynamoDBClient") -> Poisoned:
     database = worker.folder / "poisoned.db"
     (worker.folder / "poisonedsink.py").write_text(_POISONED.format(path=str(database)))
-    good = [producer.put("k", b"good %d" % n) for n in range(5)]
+    good = [producer.put("ключ", b"good %d" % n) for n in range(5)]
     process = worker.start()
     worker.wait_until(lambda: len(effects(database)) == len(good), "done with the good ones")
-    bad = producer.put("k", b"poison")
-    producer.put("k", b"behind it")
+    bad = producer.put("ключ", b"poison")
+    producer.put("ключ", b"behind it")
     exit_code = process.wait(PATIENCE)
     children = worker.children()
     eventually(lambda: not any(map(is_alive, children)), timeout=10)
@@ -310,6 +312,7 @@ def poison(worker: Worker, producer: Producer, dynamodb: "DynamoDBClient") -> Po
         exit_code,
         leases(dynamodb, worker.application),
         [data for *_, data, _ in effects(database)],
+        {key for _, key, *_ in effects(database)},
         {pid for pid in children if is_alive(pid)},
     )
 
@@ -339,6 +342,9 @@ def told(
     try:
         story = make("story", "sqlite:{folder}/the effects.db", worker_id="wörker 1=:#")
         poisoned = make("poison", "python:poisonedsink:Sink", "--attempts", "2", worker_id="slot-0")
+        # The locale of many an init system: Java reads no path in it that is not ASCII.
+        poisoned.environment = {**poisoned.environment, "LC_ALL": "C"}
+        poisoned.work_folder = "work"
         with ThreadPoolExecutor(2) as pool:
             producers = [Producer(kinesis, worker.stream) for worker in (story, poisoned)]
             first = pool.submit(tell_the_story, story, producers[0], dynamodb)
@@ -452,6 +458,10 @@ def test_its_checkpoint_has_not_passed_the_record_that_failed(poisoned: Poisoned
     assert poisoned.stored == [b"good %d" % n for n in range(5)]
     assert poisoned.leases == {"shardId-000000000000": (poisoned.good[-1], 0)}
     assert int(poisoned.good[-1]) < int(poisoned.poison)
+
+
+def test_a_partition_key_arrives_whole_under_any_locale(poisoned: Poisoned) -> None:
+    assert poisoned.keys == {"ключ"}
 
 
 def test_what_a_handler_printed_went_to_its_log(poisoned: Poisoned) -> None:

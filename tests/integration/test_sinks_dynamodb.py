@@ -205,6 +205,19 @@ def test_each_sighting_starts_the_horizon_anew(
     assert ttl["TimeToLiveStatus"] in {"ENABLED", "ENABLING"}
 
 
+def test_an_id_that_the_ttl_takes_while_its_duplicate_is_refused_is_a_new_one(
+    dynamodb: "DynamoDBClient", table: MakeTable
+) -> None:
+    name = table()
+    DynamoDBSink(dynamodb, name).apply([record(1)])
+    key = {"pk": {"S": "seen#id-1"}, "sk": {"S": "seen"}}
+    forget = iter([lambda: dynamodb.delete_item(TableName=name, Key=key)])
+    client: Any = Overtaken(dynamodb, forget)
+    sink = DynamoDBSink(client, name, sleep=lambda _seconds: None)
+    assert sink.apply([record(1)]) == Applied(1, 0)
+    assert sink.apply([record(1)]) == Applied(0, 1)  # it is remembered, whole
+
+
 def test_a_record_too_large_for_an_item_is_refused_after_those_before_it(
     dynamodb: "DynamoDBClient", table: MakeTable
 ) -> None:

@@ -4,6 +4,7 @@ The sinks are modules written by the tests, as a user would write one.
 """
 
 import base64
+import io
 import json
 import os
 import select
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from consumers.kcl.channel import EXIT_ORPHANED
+from consumers.kcl.channel import EXIT_ORPHANED, Channel
 from consumers.kcl.events import read_events
 from tests.support import eventually
 
@@ -306,8 +307,9 @@ def test_a_sink_that_cannot_be_opened_is_said_before_anything_is_read(
 
 
 def test_nothing_that_was_printed_before_the_runtime_began_reaches_the_protocol(
-    start: Callable[..., Child], tmp_path: Path
+    start: Callable[..., Child], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it is the buffer that matters here
     (tmp_path / "sitecustomize.py").write_text(
         'print(\'{"action": "status", "responseFor": "initialize"}\')\n'
     )
@@ -407,3 +409,14 @@ def test_an_empty_payload_is_a_record(start: Callable[..., Child], tmp_path: Pat
     connection = sqlite3.connect(tmp_path / "s.db")
     assert connection.execute("SELECT data FROM effects").fetchall() == [(b"",), (b"",)]
     connection.close()
+
+
+def test_a_pipe_that_breaks_is_one_that_closed() -> None:
+    class Broken(io.BytesIO):
+        def __next__(self) -> bytes:
+            raise OSError("input/output error")
+
+    left: list[int] = []
+    channel = Channel(Broken(), 1, abandon=left.append)
+    assert channel.receive() is None
+    assert left == []

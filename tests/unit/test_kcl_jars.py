@@ -2,6 +2,9 @@
 
 import hashlib
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ import pytest
 from consumers.errors import SetupError
 from consumers.kcl import jars
 from consumers.kcl.jars import known_releases, verified_jars
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -85,3 +90,26 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(SetupError, match=r"pip install amazon_kclpy==3\.1\.3"):
         verified_jars()
+
+
+def test_run_by_itself_it_verifies_what_is_installed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "consumers.kcl.jars"]
+    good = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert good.stdout.startswith("verified: 79 jars in ")
+    (tmp_path / "amazon_kclpy" / "jars").mkdir(parents=True)
+    (tmp_path / "amazon_kclpy" / "__init__.py").touch()
+    (tmp_path / "amazon_kclpy" / "jars" / "netty-common-4.1.118.Final.jar").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    bad = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert bad.returncode == 1
+    assert bad.stdout == ""
+    assert "are not those of" in bad.stderr
+    assert len(bad.stderr.splitlines()) == 1

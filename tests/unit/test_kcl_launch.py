@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -35,6 +36,21 @@ def test_the_child_script_keeps_every_argument_whole() -> None:
     words = shlex.split(child_script(["--sink", "sqlite:/a b/it's $HOME.db", "--x", ""]))
     assert words[:5] == ["exec", sys.executable, "-P", "-m", "consumers.kcl.child"]
     assert words[5:] == ["--sink", "sqlite:/a b/it's $HOME.db", "--x", ""]
+
+
+def test_a_path_in_another_encoding_comes_back_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An old disk's file name that is not UTF-8; so is every other letter under a Latin-1 locale.
+    name = b"/old/b\xfccher.db"
+    monkeypatch.setattr(os, "execve", lambda *_arguments: None)
+    monkeypatch.chdir(tmp_path)  # the launcher moves; this moves back
+    launch(replace(plan(tmp_path, Path("java")), child=[os.fsdecode(name)]), os.environ)
+    assert name in (tmp_path / "child.sh").read_bytes()
+
+
+def test_letters_reach_the_child_under_any_locale(tmp_path: Path) -> None:
+    assert "-Dfile.encoding=UTF-8" in java_command(plan(tmp_path, Path("/jvm/bin/java")))
 
 
 def test_the_jvm_is_given_verified_jars_only(tmp_path: Path) -> None:
@@ -70,6 +86,8 @@ def test_the_launcher_becomes_the_jvm_and_holds_the_folder(tmp_path: Path) -> No
     finally:
         process.kill()
         process.communicate()
+    with (work_dir / "events.jsonl").open("a") as file:
+        file.write('{"event": "torn by a full di')
     # Dead, however it died, it has let go.
     again = subprocess.run(
         [sys.executable, str(script), str(ROOT), str(java), str(work_dir)],
@@ -80,6 +98,7 @@ def test_the_launcher_becomes_the_jvm_and_holds_the_folder(tmp_path: Path) -> No
         check=True,
     )
     assert again.stdout.endswith(f"{work_dir}\n")
+    assert [event["event"] for event in read_events(work_dir)] == ["starting"] * 2
     ET.parse(work_dir / "kcl-logback.xml")
     assert (work_dir / "child.sh").read_text().startswith("exec ")
 

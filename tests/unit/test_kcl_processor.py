@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.errors import CheckpointThrottled, ProtocolError, SinkError
-from consumers.kcl.events import Journal, initialized_shards, read_events, read_status
+from consumers.kcl.events import (
+    Journal,
+    end_torn_line,
+    initialized_shards,
+    read_events,
+    read_status,
+)
 from consumers.kcl.processor import CHECKPOINT_RETRY, Processor, Retry
 from consumers.record import StreamRecord
 from consumers.sinks.base import Applied
@@ -128,6 +134,20 @@ def test_a_supervisor_sees_what_happened(tmp_path: Path) -> None:
     assert (status.applied, status.sequence_number, status.millis_behind_latest) == (1, "1", 7)
     Journal(tmp_path).event("starting")
     assert initialized_shards(tmp_path) == set()
+
+
+def test_a_torn_event_spoils_neither_those_before_nor_those_after_it(tmp_path: Path) -> None:
+    end_torn_line(tmp_path)
+    assert read_events(tmp_path) == []
+    Journal(tmp_path).event("one")
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "two", "at')
+    assert [event["event"] for event in read_events(tmp_path)] == ["one"]
+    for _ in range(2):
+        end_torn_line(tmp_path)
+    Journal(tmp_path).event("three")
+    assert [event["event"] for event in read_events(tmp_path)] == ["one", "three"]
+    assert (tmp_path / "events.jsonl").read_text().count("\n") == 3
 
 
 def test_the_end_of_a_shard_is_checkpointed_as_such(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_records_are_read_as_kclpy_reads_them(raws: list[dict[str, object]], beh
     )
 
 
+@pytest.mark.parametrize("data", ["", None])
+def test_a_record_may_be_empty(data: str | None) -> None:
+    raw = {"data": data, "partitionKey": "k", "sequenceNumber": "1"}
+    request = protocol.parse(line("processRecords", records=[raw]), shard_id="s")
+    assert request == protocol.ProcessRecords((StreamRecord("s", "1", 0, "k", b"", None),), None)
+
+
 def test_the_other_requests() -> None:
     start = line("initialize", shardId="s", sequenceNumber="TRIM_HORIZON", subSequenceNumber=0)
     assert protocol.parse(start, shard_id="") == protocol.Initialize("s", "TRIM_HORIZON", 0)

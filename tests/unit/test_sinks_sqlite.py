@@ -250,7 +250,7 @@ def test_a_writer_killed_before_its_commit_leaves_nothing_and_blocks_nobody(
 
 def _die_in_a_batch(path: Path) -> None:
     class Dying(SqliteSink):
-        def _prune(self, before: float, *, limit: int) -> None:
+        def _prune(self, before: float, *, limit: int) -> None:  # noqa: ARG002 - as overridden
             os.kill(os.getpid(), signal.SIGKILL)  # effects and IDs are written, not committed
 
     Dying(path).apply([record(1), record(2)])
