@@ -17,7 +17,8 @@ in the payload is the one the device minted; the bridge mints none, so a message
 twice can be told. Per-key order: the events of one topic's thing (the partition key) enter the
 stream in the order in which the broker sends them; after a redelivery some enter twice, and the
 first of each is in order. A message without a record ID is written to the dead-letter file, and
-acknowledged. When the stream refuses for good (deleted, access denied) the bridge acknowledges
+acknowledged. When the stream refuses for good (deleted, access denied), when that file cannot be
+written, or when the session brings what ``--topic`` no longer asks for, the bridge acknowledges
 nothing more and ends with exit code 1: the broker keeps the rest for the next start, which may
 then put an event behind a later one of its device that was accepted meanwhile. An outage it sits
 out, for ever.
@@ -25,7 +26,8 @@ out, for ever.
 What to change for production: the broker's window of unacknowledged messages bounds the rate to
 window / (linger + PutRecords' answer time): Mosquitto's default of 20 gives about 130 events/s, so
 set ``max_inflight_messages`` to 1000, and ``max_queued_messages`` to 0 (it drops beyond 1,000
-otherwise). One bridge holds one session: for more, use one per topic subtree. On AWS IoT a rule
+otherwise). One bridge holds one session (two of the same ``--client-id`` lose nothing, but throw
+each other out): for more, use one per topic subtree. On AWS IoT a rule
 with a Kinesis action does this job, but gives no order and no aggregates.
 """
 
@@ -43,7 +45,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from iot.connection import Connection, Endpoint
-from iot.lifecycle import command_parser, integer_between, run_command, stop_on_signals
+from iot.lifecycle import (
+    command_parser,
+    integer_between,
+    run_command,
+    seconds,
+    stop_on_signals,
+)
 from iot.relay import Refused, Relay
 from producers.aggregated import AggregatedProducer
 from records.dead_letter import DeadLetter, write_dead_letter
@@ -86,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--linger",
-        type=float,
+        type=seconds,
         default=0.1,
         metavar="SECONDS",
         help="how long a message may wait for others (default: %(default)s)",
@@ -98,7 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="messages held that the stream does not have yet (default: %(default)s)",
     )
-    parser.add_argument("--status-seconds", type=float, metavar="S", help="say how far it is")
+    parser.add_argument(
+        "--status-seconds",
+        type=seconds,
+        metavar="S",
+        help="print how far it is every so often (default: only at the end)",
+    )
     return run_command(_run, parser.parse_args(argv))
 
 
@@ -109,10 +122,11 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         client = boto3.client("kinesis", config=config)
         client.describe_stream_summary(StreamName=arguments.stream)
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: the endpoint's URL
         print(f"error: stream {arguments.stream}: {error}", file=sys.stderr)
         return 1
-    with stop_on_signals() as stop, arguments.dead_letter.open("ab") as dead_letters:
+    # Unbuffered: what could not be written must not be tried once more when the file is closed.
+    with stop_on_signals() as stop, arguments.dead_letter.open("ab", buffering=0) as dead_letters:
         bridge = Bridge(
             client,
             arguments.stream,
@@ -228,9 +242,12 @@ class Bridge:
             attempts=0,
             failed_at=time.time(),
         )
-        write_dead_letter(self._dead_letters, letter)
-        # It is acknowledged next: nobody else has it then.
-        os.fsync(self._dead_letters.fileno())
+        try:
+            write_dead_letter(self._dead_letters, letter)
+            # It is acknowledged next: nobody else has it then.
+            os.fsync(self._dead_letters.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._dead_letters.name) from error
 
     def _summary(self) -> str:
         relay = self._relay

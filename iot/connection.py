@@ -3,6 +3,7 @@
 A thin layer over paho-mqtt 2.x which takes care of what every client would otherwise get wrong:
 
 * an exception in a callback ends paho's network thread without a word; here it is logged;
+* so does a publish while that thread prepares to reconnect; here it makes one more attempt;
 * paho tries refused credentials again for ever; here a refusal is final and has a message;
 * paho's back-off has no jitter, so a fleet comes back in step; here it is full jitter;
 * subscriptions are made again at each connect, and "ready" means that all of them were granted;
@@ -17,16 +18,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from iot.errors import ConnectionRefused, ConnectionUnready, InvalidEndpoint, IotError
+from iot.endpoint import Endpoint
+from iot.errors import (
+    ConnectionRefused,
+    ConnectionUnready,
+    IotError,
+    UnexpectedMessage,
+)
+
+__all__ = ["Connection", "Endpoint", "Message"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,46 +53,6 @@ STOP_LATENCY_SECONDS: Final = 0.2
 """How soon a wait notices that it was told to stop."""
 
 _TRY_AGAIN = frozenset({"Server unavailable", "Server busy", "Connection rate exceeded"})
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a broker is and how to introduce oneself."""
-
-    host: str
-    port: int
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-
-    @classmethod
-    def parse(cls, url: str) -> Self:
-        """Read ``mqtt://[user:password@]host[:port]`` (1883) or ``mqtts://…`` (TLS, 8883).
-
-        Raises:
-            InvalidEndpoint: for anything else. The message does not repeat the password.
-        """
-        form = "expected mqtt://[user:password@]host[:port] or mqtts://…"
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise InvalidEndpoint(f"{form}: {error}") from None
-        if parts.scheme not in {"mqtt", "mqtts"} or not host or port == 0:
-            raise InvalidEndpoint(f"{form}, got scheme {parts.scheme!r}, host {host!r}")
-        if parts.path not in {"", "/"} or parts.query or parts.fragment:
-            raise InvalidEndpoint(f"{form}, got something after the port")
-        tls = parts.scheme == "mqtts"
-        return cls(
-            host,
-            port or (8883 if tls else 1883),
-            None if parts.username is None else unquote(parts.username),
-            None if parts.password is None else unquote(parts.password),
-            tls,
-        )
-
-    def __str__(self) -> str:
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +200,14 @@ class Connection:
             topic: Where to.
             payload: At most 128 KiB on AWS IoT.
             on_acknowledged: Called in the network thread when the broker has the message.
+
+        Raises:
+            ConnectionUnready: So many wait already (65,535) that this one was not taken.
         """
-        mid = self._client.publish(topic, payload, qos=1).mid
+        taken = self._client.publish(topic, payload, qos=1)
+        if taken.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise ConnectionUnready(f"too many messages wait for {self.endpoint}")
+        mid = taken.mid
         callback = on_acknowledged or _nothing
         with self._state:
             # The acknowledgement may have been faster than this thread.
@@ -282,7 +256,7 @@ class Connection:
         self.stop()
 
     def _build(self, clean_session: bool, manual_ack: bool) -> Client:  # noqa: FBT001 - one caller
-        client = Client(
+        client = _PatientClient(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
             clean_session=clean_session,
@@ -297,6 +271,8 @@ class Connection:
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribed
         client.on_publish = self._published
+        if manual_ack:
+            client.on_message = self._unexpected
         return client
 
     # What follows runs in the network thread.
@@ -328,6 +304,15 @@ class Connection:
             self._fail(ConnectionRefused(f"{self.endpoint} refused to subscribe to {topic_filter}"))
         elif topic_filter is not None and not self._ungranted:
             self._become_ready()
+
+    def _unexpected(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
+        """Fail: nobody would acknowledge it, and soon the broker would send nothing more."""
+        self._fail(
+            UnexpectedMessage(
+                f"the session {self.client_id} still brings {message.topic}, which nothing here"
+                " subscribes to any more: subscribe to it, or take another --client-id"
+            )
+        )
 
     def _become_ready(self) -> None:
         with self._state:
@@ -383,6 +368,19 @@ class Connection:
                 callback()
             except Exception:  # noqa: BLE001 - any would end paho's thread
                 _log.exception("%s: a callback failed", self.client_id)
+
+
+class _PatientClient(Client):
+    """paho's client, whose network thread outlives a publish at the wrong moment."""
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Open a connection."""
+        try:
+            return super().reconnect()
+        except RuntimeError as error:
+            # It walks its queue of packets without a lock, while other threads append to it. An
+            # OSError has it try again. Messages with QoS 1 are kept elsewhere, so none is lost.
+            raise OSError(f"a message was published meanwhile: {error}") from error
 
 
 def _nothing() -> None:

@@ -5,7 +5,8 @@ number, so that everything behind the device can drop duplicates and check order
 QoS 1 in order across reconnects; and a shadow followed the way AWS asks for: subscribe, get,
 apply, report.
 
-How to run it::
+How to run it, with the broker's address in MQTT_URL and, where the broker is not AWS IoT Core,
+``python -m iot.shadows --store shadows.sqlite`` running::
 
     python -m iot.device lamp-1 --interval-ms 1000
     python -m iot.shadow_client lamp-1 set '{"interval_ms": 200, "mode": "eco"}'
@@ -36,7 +37,13 @@ from typing import Any, Final
 
 from iot.connection import Connection, Endpoint, Message
 from iot.follower import ShadowFollower, ShadowRequest
-from iot.lifecycle import command_parser, integer_between, run_command, stop_on_signals
+from iot.lifecycle import (
+    command_parser,
+    integer_between,
+    run_command,
+    stop_on_signals,
+    thing_name,
+)
 from iot.outbox import Outbox
 from iot.shadows.document import JsonObject
 from records.envelope import new_record_id
@@ -47,6 +54,8 @@ TELEMETRY_TOPIC: Final = "dt/fleet/{thing}/telemetry"
 OUTBOX_EVENTS: Final = 1000
 DRAIN_SECONDS: Final = 8.0
 """Less than the 10 s that container engines give after SIGTERM."""
+LONGEST_INTERVAL_MS: Final = 24 * 3600 * 1000
+"""A day. A shadow holds any number, and one that no float holds must not end the device."""
 DEFAULT_SETTINGS: Final[Mapping[str, Any]] = {"interval_ms": 1000, "mode": "normal"}
 
 
@@ -129,16 +138,22 @@ class Device:
 
         Returns:
             The event, or None if the outbox stayed full: nothing was queued, no number was used.
+
+        Raises:
+            ValueError: A reading has the name of a field of the event, or is not JSON (NaN).
         """
         event = Event(self._new_id(), self.thing, self._sequence + 1)
-        body = asdict(event) | {"sent_at": int(self._clock() * 1000)} | dict(readings)
+        body = asdict(event) | {"sent_at": int(self._clock() * 1000)}
+        if taken := body.keys() & readings.keys():
+            raise ValueError(f"no reading can be called {', '.join(sorted(taken))}")
+        body |= readings
 
         def acknowledged() -> None:
             if self._on_acknowledged:
                 self._on_acknowledged(event)
 
         topic = TELEMETRY_TOPIC.format(thing=self.thing)
-        payload = json.dumps(body, separators=(",", ":")).encode()
+        payload = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         if not self._outbox.put(topic, payload, acknowledged, timeout=timeout):
             return None
         self._sequence = event.sequence
@@ -181,7 +196,7 @@ def acceptable_settings(desired: JsonObject) -> JsonObject:
     """Return what this kind of device can do of what is desired: ``interval_ms`` and ``mode``."""
     accepted: JsonObject = {}
     for key, value in desired.items():
-        if (key == "interval_ms" and type(value) is int and value > 0) or (
+        if (key == "interval_ms" and type(value) is int and 1 <= value <= LONGEST_INTERVAL_MS) or (
             key == "mode" and isinstance(value, str)
         ):
             accepted[key] = value
@@ -202,16 +217,18 @@ def simulated_readings(rng: random.Random) -> Iterator[dict[str, float]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one device until it has sent ``--count`` events, or SIGINT or SIGTERM."""
     parser = command_parser(__doc__, __spec__)
-    parser.add_argument("thing", help="the thing's name, and the client's")
+    parser.add_argument("thing", type=thing_name, help="the thing's name, and the client's")
     parser.add_argument(
         "--interval-ms",
-        type=integer_between(1),
+        type=integer_between(1, LONGEST_INTERVAL_MS),
         default=1000,
         metavar="MS",
-        help="between two events, until the shadow says otherwise (default: %(default)s)",
+        help="milliseconds between two events, until the shadow changes it (default: %(default)s)",
     )
     parser.add_argument(
-        "--mode", default="normal", help="until the shadow says otherwise (default: %(default)s)"
+        "--mode",
+        default="normal",
+        help="a setting without effect, for the shadow to change (default: %(default)s)",
     )
     parser.add_argument("--count", type=integer_between(1), metavar="N", help="end after N events")
     return run_command(_run, parser.parse_args(argv))

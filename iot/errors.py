@@ -12,6 +12,7 @@ class IotError(Exception):
         ├── InvalidEndpoint      the broker's address cannot be understood
         ├── ConnectionRefused    the broker answered and said no: wrong password, not authorised
         ├── ConnectionUnready    no session with the broker within the time given     (retriable)
+        ├── UnexpectedMessage    a session brings what nothing subscribes to any more
         └── ShadowRequestError   a shadow request was rejected, or had no answer in time
 
     ``retriable`` says whether the same call may succeed later without anything being changed.
@@ -32,6 +33,13 @@ class ConnectionUnready(IotError):  # noqa: N818 - it says what is wrong
     """There was no session, or not every subscription was granted, within the time given."""
 
     retriable: ClassVar[bool] = True
+
+
+class UnexpectedMessage(IotError):  # noqa: N818 - it says what is wrong
+    """A session that is acknowledged by hand brings messages of a subscription of an earlier run.
+
+    Left unacknowledged they would fill the broker's window, and acknowledged they would be lost.
+    """
 
 
 class ShadowRequestError(IotError):

@@ -16,8 +16,9 @@ begins with ``done``. Things are named ``PREFIX-0001`` and so on; a desired ``in
 What is guaranteed: each line of the ledger is an event whose publish the broker acknowledged,
 written after the acknowledgement: nothing that was lost on the way to the broker is in it. Exit
 code 1 if an event was given to a device and could not be acknowledged. The events of one device
-reach the broker in the order of its sequence, possibly twice. ``interval_ms`` is followed but does
-not change the pace of the load.
+reach the broker in the order of its sequence, possibly twice. Each run counts from 1 and appends to
+the ledger: give it a file or a prefix of its own. ``interval_ms`` is followed but does not change
+the pace of the load.
 
 What to change for production: nothing, this is a simulation. One process holds up to 300 devices
 (paho waits with select, which ends at 1,023 file descriptors); start more processes with other
@@ -38,7 +39,14 @@ from typing import Final
 
 from iot.connection import Connection, Endpoint
 from iot.device import DRAIN_SECONDS, Device, Event, simulated_readings
-from iot.lifecycle import command_parser, integer_between, run_command, stop_on_signals
+from iot.lifecycle import (
+    command_parser,
+    integer_between,
+    run_command,
+    seconds,
+    stop_on_signals,
+    thing_name,
+)
 
 MAX_DEVICES: Final = 300
 """paho holds three file descriptors per client and cannot use one above 1,023."""
@@ -90,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=seconds,
         default=0.0,
         metavar="S",
         help="how long to spread them (0: no wait)",
@@ -104,12 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--drain-seconds",
-        type=float,
+        type=seconds,
         default=DRAIN_SECONDS,
         metavar="S",
         help="wait so long for the last acknowledgements (default: %(default)s)",
     )
-    parser.add_argument("--prefix", default="thing", help="of thing names (default: %(default)s)")
+    parser.add_argument(
+        "--prefix", type=thing_name, default="thing", help="of thing names (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, help="makes the readings repeatable")
     parser.add_argument(
         "--exit-when-done", action="store_true", help="do not stay to follow the shadows"
@@ -122,10 +132,10 @@ def thing_names(prefix: str, count: int) -> list[str]:
     return [f"{prefix}-{number:04d}" for number in range(1, count + 1)]
 
 
-def due_times(events: int, seconds: float) -> Iterator[float]:
-    """Yield when each event is due, in seconds after the start, evenly spread."""
+def due_times(events: int, duration: float) -> Iterator[float]:
+    """Yield when each event is due, in seconds after the start, evenly over ``duration`` s."""
     for index in range(events):
-        yield seconds * index / events
+        yield duration * index / events
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from types import FrameType
 
 from iot.connection import Connection
 from iot.errors import InvalidEndpoint, IotError
+from iot.names import THING_NAME
 
 CONNECT_SECONDS = 30.0
 """How long a program waits for its broker before it gives up, unless told otherwise."""
@@ -40,7 +42,7 @@ def command_parser(
     )
     parser.add_argument(
         "--connect-timeout",
-        type=float,
+        type=seconds,
         default=CONNECT_SECONDS,
         metavar="SECONDS",
         help="give up when the broker has not accepted us by then (default: %(default)s)",
@@ -80,6 +82,23 @@ def integer_between(low: int, high: int | None = None) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, as an argparse type: 0 or more, and not for ever."""
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
+    return value
+
+
+def thing_name(text: str) -> str:
+    """Read the name of a thing, as an argparse type."""
+    if not THING_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a thing: 1 to 128 characters of a-z A-Z 0-9 : _ -"
+        )
+    return text
 
 
 @contextmanager

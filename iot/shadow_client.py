@@ -3,7 +3,8 @@
 What it shows: requests over MQTT whose answers are matched by client token, with a time limit and a
 typed error, the optimistic lock of shadow versions, and watching a shadow change.
 
-How to run it::
+How to run it, with the broker's address in MQTT_URL and, where the broker is not AWS IoT Core,
+``python -m iot.shadows --store shadows.sqlite`` running::
 
     python -m iot.shadow_client lamp-1 get
     python -m iot.shadow_client lamp-1 set '{"mode": "eco"}'  # desired; null deletes a key
@@ -34,7 +35,14 @@ from typing import Any
 
 from iot.connection import Connection, Endpoint, Message
 from iot.errors import ShadowRequestError
-from iot.lifecycle import command_parser, integer_between, run_command, stop_on_signals
+from iot.lifecycle import (
+    command_parser,
+    integer_between,
+    run_command,
+    seconds,
+    stop_on_signals,
+    thing_name,
+)
 
 ANSWER_SECONDS = 5.0
 """How long a request waits for its answer, unless told otherwise."""
@@ -149,10 +157,10 @@ class ShadowClient:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one request, or watch; return the exit code."""
     parser = command_parser(__doc__, __spec__)
-    parser.add_argument("thing", help="whose shadow")
+    parser.add_argument("thing", type=thing_name, help="whose shadow")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=ANSWER_SECONDS,
         metavar="SECONDS",
         help="how long to wait for an answer (default: %(default)s)",
@@ -162,8 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("delete", help="delete the shadow")
     setting = commands.add_parser("set", help="merge a JSON object into the shadow")
     setting.add_argument("changes", type=_json_object, help="a JSON object; null deletes a key")
-    setting.add_argument("--section", choices=("desired", "reported"), default="desired")
-    setting.add_argument("--version", type=int, help="only if the shadow still has this version")
+    setting.add_argument(
+        "--section",
+        choices=("desired", "reported"),
+        default="desired",
+        help="desired: what the device should have; reported: what it has (default: %(default)s)",
+    )
+    setting.add_argument(
+        "--version", type=int, metavar="N", help="only if the shadow still has this version"
+    )
     watching = commands.add_parser("watch", help="print each change")
     watching.add_argument("--count", type=integer_between(1), help="stop after so many changes")
     return run_command(_run, parser.parse_args(argv))

@@ -13,7 +13,8 @@ is wrong.
 What is guaranteed: merge, delta, metadata, versions and error codes follow AWS IoT; an update is in
 the store before it is answered. A request is handled at least once: one that the broker delivers
 twice counts twice, unless it carries a version. Requests sent while the service is away wait in the
-broker, once the service has been there before. Not there: rate limits, 401, 403, 429.
+broker, once the service has been there before. One service has the file; a second one is refused.
+Not there: rate limits, 401, 403, 429.
 
 What to change for production: use AWS IoT Core, which has this service built in. On your own
 broker, let only ``shadow-service`` publish below ``$aws/things/+/shadow/+/+``, and each thing to

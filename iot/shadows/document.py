@@ -136,12 +136,15 @@ def project(metadata: JsonObject, shape: JsonObject) -> JsonObject:
     }
 
 
-def depth(value: Any) -> int:
-    """Count levels: ``{"a": 1}`` has one, ``{"a": {"b": 1}}`` and ``{"a": [1]}`` have two."""
-    children = value.values() if isinstance(value, dict) else value
+def deeper_than(value: Any, levels: int) -> bool:
+    """Say whether a value has more levels than that, without going down any further.
+
+    ``{"a": 1}`` has one level, ``{"a": {"b": 1}}`` and ``{"a": [1]}`` have two.
+    """
     if not isinstance(value, dict | list):
-        return 0
-    return 1 + max(map(depth, children), default=0)
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return levels < 1 or any(deeper_than(child, levels - 1) for child in children)
 
 
 def without_nulls(value: Any) -> Any:

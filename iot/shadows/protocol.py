@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from iot.shadows.document import SECTIONS, JsonObject, depth
+from iot.names import SHADOW_NAME, THING_NAME
+from iot.shadows.document import SECTIONS, JsonObject, deeper_than
 from records.limits import IOT_MAX_PAYLOAD_BYTES, IOT_MAX_SHADOW_BYTES
 
 MAX_DEPTH: Final = 8
@@ -22,8 +23,6 @@ SUBSCRIPTIONS: Final = ("$aws/things/+/shadow/+", "$aws/things/+/shadow/name/+/+
 """Every request to the classic and the named shadows, and none of the service's own answers."""
 
 _REQUEST = re.compile(r"\$aws/things/([^/]*)/shadow/(?:name/([^/]*)/)?(get|update|delete)")
-_THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
-_SHADOW_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,64}")
 
 
 class Rejected(Exception):  # noqa: N818 - the protocol's own word; never leaves the service
@@ -51,9 +50,9 @@ class ShadowName:
 
     def check(self) -> None:
         """Raise :class:`Rejected` for a name that AWS IoT does not allow."""
-        if not _THING_NAME.fullmatch(self.thing):
+        if not THING_NAME.fullmatch(self.thing):
             raise Rejected(400, "Invalid thing name")
-        if self.name is not None and not _SHADOW_NAME.fullmatch(self.name):
+        if self.name is not None and not SHADOW_NAME.fullmatch(self.name):
             raise Rejected(400, "Invalid shadow name")
 
 
@@ -181,7 +180,7 @@ def _check_state(state: Any, limits: Limits) -> None:
             continue
         if not isinstance(value, dict):
             raise Rejected(400, f"{section.capitalize()} node must be an object")
-        if depth(value) > limits.depth:
+        if deeper_than(value, limits.depth):
             raise _too_deep(limits.depth)
         if _null_in_array(value):
             raise Rejected(400, "State contains an invalid node")

@@ -15,6 +15,9 @@ TOMBSTONE_SECONDS: Final = 48 * 3600
 """A shadow created again within 48 hours goes on counting. AWS: Device Shadow service, data
 flow."""
 
+LOCK_SECONDS: Final = 5.0
+"""How long to wait for another service to let go of the file, such as one that is just ending."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredShadow:
@@ -47,21 +50,20 @@ class SqliteShadowStore:
     Args:
         path: The file, created when missing; ``:memory:`` keeps nothing.
 
+    Raises:
+        OSError: It is no such file, or another service has it open: one service per file, or an
+            update of one would undo that of the other between its reading and its writing.
+
     An update survives the death of the process as soon as :meth:`save` returns. It may not survive
     a power failure in the seconds after it: syncing each update would cost more than it is worth
     for a state that devices report again.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS shadows ("
-            " thing TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,"
-            " timestamp INTEGER NOT NULL, document TEXT,"
-            " PRIMARY KEY (thing, name)) WITHOUT ROWID"
-        )
+        try:
+            self._database = _opened(path)
+        except sqlite3.Error as error:
+            raise OSError(f"{path}: {error}") from None
 
     def load(self, name: ShadowName, *, now: int) -> StoredShadow | None:
         """Return the shadow, or what is left of a deleted one at ``now`` (epoch s), or None."""
@@ -106,6 +108,27 @@ def open_store(path: Path | str) -> Iterator[SqliteShadowStore]:
         yield store
     finally:
         store.close()
+
+
+def _opened(path: Path | str) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        # Taken with the first access; it ends with the process, however that ends.
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS shadows ("
+            " thing TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,"
+            " timestamp INTEGER NOT NULL, document TEXT,"
+            " PRIMARY KEY (thing, name)) WITHOUT ROWID"
+        )
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _remembered(deleted_at: int, now: int) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +17,7 @@ from iot.connection import Connection, Endpoint
 from records.aggregation import UserRecord, decode
 from records.dead_letter import read_dead_letters
 from records.envelope import new_record_id
+from records.limits import MIB
 from tests.mqtt_line import Line
 from tests.support import eventually
 
@@ -28,8 +30,10 @@ Launch = Callable[..., GuardedProcess]
 
 @pytest.fixture
 def launch(stack: Endpoints, mqtt_url: str, tmp_path: Path) -> Launch:
-    def start_module(module: str, *arguments: object, url: str = mqtt_url) -> GuardedProcess:
-        environment = dict(os.environ) | stack.environment() | {"MQTT_URL": url}
+    def start_module(
+        module: str, *arguments: object, url: str = mqtt_url, **more: str
+    ) -> GuardedProcess:
+        environment = dict(os.environ) | stack.environment() | {"MQTT_URL": url} | more
         argv = [sys.executable, "-m", module, *map(str, arguments)]
         return start(argv, name=module, log_dir=tmp_path, env=environment)
 
@@ -259,6 +263,37 @@ def test_rubbish_goes_to_the_dead_letters_and_the_rest_goes_on(
     reader.check(publisher)
 
 
+def test_what_kinesis_would_refuse_goes_to_the_dead_letters_too(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    tmp_path: Path,
+):
+    def event(size: int) -> bytes:
+        return json.dumps({"record_id": new_record_id(), "x": "x" * size}).encode()
+
+    def codes() -> list[str]:
+        with (tmp_path / "dead-letters").open("rb") as file:
+            return [letter.error_code for letter in read_dead_letters(file)]
+
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    with bridge(name, "--key-level", 9) as process:
+        publisher.raw("a", event(1))  # the topic has no such level, so there is no partition key
+        eventually(lambda: codes() == ["InvalidPartitionKey"])
+        assert process.terminate(grace=60) == 0
+    with bridge(name) as process:
+        publisher.raw("k" * 257, event(1))
+        publisher.raw("a", event(MIB))
+        publisher.publish("a", 2)
+        eventually(lambda: reader.distinct() == 2)
+        assert process.terminate(grace=60) == 0
+        assert "2 relayed, 2 refused, 0 unacknowledged" in process.lines()[-1]
+    assert codes() == ["InvalidPartitionKey", "InvalidPartitionKey", "RecordTooLarge"]
+    reader.check(publisher)
+
+
 def test_a_stream_deleted_under_it_ends_the_bridge_and_the_broker_keeps_the_rest(
     kinesis: "KinesisClient",
     stream: Callable[..., str],
@@ -287,17 +322,22 @@ def test_a_stream_deleted_under_it_ends_the_bridge_and_the_broker_keeps_the_rest
 
 
 @pytest.mark.parametrize(
-    ("stream_name", "url", "code", "message"),
+    ("changed", "code", "message"),
     [
-        ("no-such-stream", "mqtt://127.0.0.1:1", 1, "error: stream no-such-stream: "),
-        ("any", "nonsense", 2, "error: expected mqtt://"),
+        ({}, 1, "error: stream no-such-stream: "),
+        ({"MQTT_URL": "nonsense"}, 2, "error: expected mqtt://"),
+        ({"AWS_ENDPOINT_URL_KINESIS": "http://127.0.0.1:1"}, 1, "error: stream no-such-stream: "),
+        ({"AWS_ENDPOINT_URL_KINESIS": "nonsense"}, 1, "error: stream no-such-stream: Invalid end"),
     ],
 )
-def test_what_cannot_start_says_why(  # noqa: PLR0917 - pytest names them
-    launch: Launch, tmp_path: Path, stream_name: str, url: str, code: int, message: str
+def test_what_cannot_start_says_why(
+    launch: Launch, tmp_path: Path, changed: dict[str, str], code: int, message: str
 ):
     letters = tmp_path / "dead"
-    with launch("iot.bridge", "--stream", stream_name, "--dead-letter", letters, url=url) as bad:
+    environment = {"MQTT_URL": "mqtt://127.0.0.1:1"} | changed
+    with launch(
+        "iot.bridge", "--stream", "no-such-stream", "--dead-letter", letters, **environment
+    ) as bad:
         assert bad.wait(60) == code
         lines = bad.lines()
     assert len(lines) == 1
@@ -316,3 +356,95 @@ def test_wrong_credentials(
         assert bad.wait(60) == 1
         assert [line for line in bad.lines() if line.startswith("error: ") and "refused" in line]
         assert "wrong" not in "".join(bad.lines())
+
+
+def test_two_bridges_on_one_session_lose_nothing_and_keep_order(
+    kinesis: "KinesisClient", stream: Callable[..., str], bridge: Launch, publisher: Publisher
+):
+    name = stream(2)
+    reader = Reader(kinesis, name)
+    with bridge(name) as one:
+        publisher.publish("a", 20)
+        with bridge(name) as other:
+            # Now they throw each other out.
+            publisher.publish("a", 20)
+            publisher.publish("b", 20)
+            eventually(lambda: reader.distinct() == 60, timeout=60)
+            publisher.publish("a", 20)
+            assert one.terminate(grace=60) == 0
+            eventually(lambda: reader.distinct() == 80, timeout=60)
+            assert other.terminate(grace=60) == 0
+    reader.check(publisher)
+
+
+def test_an_outage_of_kinesis_is_sat_out(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    stack: Endpoints,
+):
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    upstream = urlsplit(stack.kinesis or stack.aws or "")
+    with Line(Endpoint(upstream.hostname or "", upstream.port or 80)) as line:
+        here = f"http://127.0.0.1:{line.endpoint.port}"
+        with bridge(name, AWS_ENDPOINT_URL_KINESIS=here) as process:
+            publisher.publish("a", 5)
+            eventually(lambda: reader.distinct() == 5)
+            line.up = False
+            line.cut()
+            calls = line.calls
+            publisher.publish("a", 5)
+            eventually(lambda: line.calls > calls + 2)
+            line.up = True
+            eventually(lambda: reader.distinct() == 10, timeout=60)
+            assert process.terminate(grace=60) == 0
+    reader.check(publisher)
+
+
+def test_what_an_earlier_topic_still_brings_ends_the_bridge_instead_of_blocking_it(
+    stream: Callable[..., str], kinesis: "KinesisClient", bridge: Launch, publisher: Publisher
+):
+    """The broker keeps a session's subscriptions. Unacknowledged, they would fill its window."""
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    with bridge(name) as process:
+        assert process.terminate(grace=60) == 0
+    with bridge(name, "--topic", f"dt/{publisher.prefix}/+/other") as process:
+        publisher.publish("a", 3)
+        assert process.wait(60) == 1
+        assert process.lines()[-1].startswith("error: the session ")
+        assert f"dt/{publisher.prefix}/a/telemetry" in process.lines()[-1]
+        assert "another --client-id" in process.lines()[-1]
+    with bridge(name) as process:
+        eventually(lambda: reader.distinct() == 3)
+        assert process.terminate(grace=60) == 0
+    reader.check(publisher)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_dead_letter_that_cannot_be_written_is_not_acknowledged(
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    bridge: Launch,
+    publisher: Publisher,
+    tmp_path: Path,
+):
+    name = stream(1)
+    reader = Reader(kinesis, name)
+    with bridge(name, "--dead-letter", "/dev/full") as process:
+        publisher.raw("a", b"not json")
+        publisher.publish("a", 2)
+        assert process.wait(60) == 1
+        errors = [line for line in process.lines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert "No space left" in errors[0]
+        assert "/dev/full" in errors[0]
+        assert not any("Traceback" in line for line in process.lines())
+    with bridge(name) as process:
+        eventually(lambda: reader.distinct() == 2)
+        assert process.terminate(grace=60) == 0
+    with (tmp_path / "dead-letters").open("rb") as file:
+        assert [letter.data for letter in read_dead_letters(file)] == [b"not json"]
+    reader.check(publisher)

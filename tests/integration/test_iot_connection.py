@@ -5,6 +5,7 @@ import os
 import queue
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def inbox(endpoint: Endpoint, unique: Unique) -> Iterator[Callable[[str], Inbox]
     yield open_inbox
     for each in opened:
         each.connection.stop()
+
+
+class Disturbed(deque[Any]):
+    """A queue of packets to which somebody adds one while it is walked over for the first time."""
+
+    disturbed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.disturbed:
+            self.disturbed = True
+            raise RuntimeError("deque mutated during iteration")
+        return super().__iter__()
 
 
 class TestConnection:
@@ -130,6 +143,21 @@ class TestConnection:
             eventually(lambda: len(readies) == 2, timeout=60)
             publisher.publish(topic, b"after")
             assert seen.get(timeout=30) == b"after"
+
+    def test_a_publish_while_it_prepares_to_reconnect_does_not_end_it(
+        self, line: Line, unique: Unique
+    ):
+        """paho walks over its packets without a lock; another thread may add one just then."""
+        connection = Connection(line.endpoint, client_id=unique("client"))
+        with connection:
+            connection.wait_ready(30)
+            connection._client._out_packet = packets = Disturbed()
+            line.cut()
+            eventually(lambda: packets.disturbed)
+            eventually(lambda: connection.ready, timeout=60)
+            acknowledged: queue.Queue[int] = queue.Queue()
+            connection.publish(unique("t"), b"", on_acknowledged=lambda: acknowledged.put(1))
+            acknowledged.get(timeout=30)
 
     def test_what_was_not_acknowledged_comes_again_and_old_acknowledgements_are_void(
         self, line: Line, unique: Unique, inbox: Any

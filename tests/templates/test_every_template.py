@@ -16,6 +16,7 @@ ROOMS = ("records", "producers", "consumers", "iot", "infra")
 # Programs that other programs start and a person never does, so that nobody wants to copy them.
 STARTED_BY_OTHERS = {
     "consumers/kcl/child.py",  # by the MultiLangDaemon, one for each shard
+    "consumers/kcl/jars.py",  # by `make` and the Dockerfile; holds the jars against their digests
     "infra/guard.py",  # by infra.processes; ends a process when its parent has died
     "infra/stack/reaper.py",  # by infra.stack; removes containers when their owner has died
     "infra/stack/supervisor.py",  # by `kit up`; holds a stack until `kit down`

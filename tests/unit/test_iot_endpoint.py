@@ -32,6 +32,13 @@ def test_urls(url: str, endpoint: Endpoint):
         "mqtt://u:secret@broker:70000",
         "mqtt://u:secret@broker/path",
         "mqtt://u:secret@broker?x=1",
+        # A password that was not percent-encoded is taken for the port.
+        "mqtt://u:secret/x@broker",
+        "mqtt://u:secret#x@broker",
+        "mqtt://u:secret?x@broker",
+        # Names that no resolver would even be asked for.
+        "mqtt://u:secret@a..b",
+        f"mqtt://u:secret@{'x' * 64}",
     ],
 )
 def test_bad_urls_are_refused_without_repeating_the_password(url: str):

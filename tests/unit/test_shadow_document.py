@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from iot.shadows.document import (
     JsonObject,
     ShadowDocument,
+    deeper_than,
     delta,
-    depth,
     merge,
     project,
     same,
@@ -233,7 +233,8 @@ class TestSections:
     ("value", "levels"), [({}, 1), ({"a": 1}, 1), ({"a": {"b": 1}}, 2), ({"a": [1, {"b": 2}]}, 3)]
 )
 def test_depth(value: JsonObject, levels: int):
-    assert depth(value) == levels
+    assert not deeper_than(value, levels)
+    assert deeper_than(value, levels - 1)
 
 
 def test_without_nulls_keeps_what_was_sent_empty():

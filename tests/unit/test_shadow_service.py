@@ -1,6 +1,7 @@
 """The shadow service: answers, versions, errors; and every defect that emulators are known for."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,10 @@ def nested(levels: int) -> dict[str, Any]:
         (b'{"state":{"desired":{"a":1e999}}}', 400, "Invalid JSON"),
         (b'{"state":{"desired":{"a":"\\ud800"}}}', 400, "Invalid JSON"),
         (b"[" * 100_000, 400, "JSON contains too many levels of nesting; maximum is 8"),
+        (b'{"state":{"desired":{"a":' + b"9" * 5000 + b"}}}", 400, "Invalid JSON"),
+        (b'\xef\xbb\xbf{"state":{}}', 400, "Invalid JSON"),
+        (b'{"state":{}}{"state":{}}', 400, "Invalid JSON"),
+        (b"null", 400, "Missing required node: state"),
         (b"[]", 400, "Missing required node: state"),
         (b"{}", 400, "Missing required node: state"),
         (b'{"clientToken":"k"}', 400, "Missing required node: state"),
@@ -265,6 +270,7 @@ def nested(levels: int) -> dict[str, Any]:
         (b'{"state":{"delta":{"a":1}}}', 400, "State contains an invalid node"),
         (b'{"state":{"desired":{"a":[1,null]}}}', 400, "State contains an invalid node"),
         (b'{"state":{"desired":{"a":[[null]]}}}', 400, "State contains an invalid node"),
+        (b'{"state":{"reported":{"a":[{"b":null}]}}}', 400, "State contains an invalid node"),
         (b'{"state":{},"version":"1"}', 400, "Invalid version"),
         (b'{"state":{},"version":1.0}', 400, "Invalid version"),
         (b'{"state":{},"version":true}', 400, "Invalid version"),
@@ -323,6 +329,17 @@ class TestErrors:
         assert (code, message) == (400, "JSON contains too many levels of nesting; maximum is 6")
         assert "update/accepted" in Conversation().update({"desired": nested(8)})
         assert Conversation().rejected("update", {"state": {"desired": nested(9)}})[0] == 400
+
+    @pytest.mark.parametrize("levels", [100, 400, 500, 700, 980, 990, 5_000])
+    @pytest.mark.parametrize(("opening", "closing"), [(b'{"k":', b"}"), (b"[", b"]")])
+    def test_no_depth_is_too_much_for_the_service(
+        self, levels: int, opening: bytes, closing: bytes
+    ):
+        """Interpreter and parser each have a limit of their own; neither may answer with 500."""
+        value = opening * levels + b"1" + closing * levels
+        body = b'{"state":{"desired":{"a":' + value + b'}},"clientToken":"k"}'
+        code, message = Conversation().rejected("update", body)
+        assert (code, message) == (400, "JSON contains too many levels of nesting; maximum is 8")
 
     def test_the_size_of_the_merged_document_counts_and_its_metadata_does_not(
         self, shadow: Conversation
@@ -437,12 +454,45 @@ class TestStore:
         stamp = {"timestamp": T0}
         assert reopened.get()["metadata"]["desired"] == {"a": [stamp, stamp]}
 
-    def test_so_does_the_memory_of_a_deleted_one(self, path: Path, reopened: Conversation):
-        reopened.ask("delete")
+    def test_so_does_the_memory_of_a_deleted_one(self, path: Path):
+        with open_store(path) as store:
+            conversation = Conversation(store)
+            conversation.update({"desired": {"a": 1}})
+            conversation.ask("delete")
         with open_store(path) as store:
             name = ShadowName("lamp")
             assert store.load(name, now=T0) == StoredShadow(1, T0, None)
             assert store.load(name, now=T0 + TOMBSTONE_SECONDS) is None
+
+    def test_two_services_cannot_share_a_file(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        """Both would answer each request, and one undo what the other wrote since it read."""
+        monkeypatch.setattr("iot.shadows.store.LOCK_SECONDS", 0.05)
+        with open_store(path) as store:
+            Conversation(store).update({"desired": {"a": 1}})
+            with pytest.raises(OSError, match="locked"), open_store(path):
+                pass
+        with open_store(path) as store:
+            assert Conversation(store).get()["version"] == 1
+
+    def test_an_update_that_cannot_be_stored_is_rejected_and_changes_nothing(self, path: Path):
+        with open_store(path) as store:
+            shadow = Conversation(store)
+            shadow.update({"desired": {"a": 1}})
+            ((pages,),) = store._database.execute("PRAGMA page_count")
+            store._database.execute(f"PRAGMA max_page_count={pages}")  # the disk is full
+            body = {"state": {"desired": {"a": "x" * 8000}}, "clientToken": "k"}
+            assert shadow.rejected("update", body) == (500, "Internal service failure")
+            assert shadow.ask("update", body)["update/rejected"]["clientToken"] == "k"
+            assert shadow.get()["state"]["desired"] == {"a": 1}
+            store._database.execute(f"PRAGMA max_page_count={pages + 100}")
+            assert shadow.ask("update", body)["update/accepted"]["version"] == 2
+
+    def test_a_file_that_is_no_store_is_named(self, path: Path):
+        path.write_text("this is not a database, and it is not to be overwritten")
+        with pytest.raises(OSError, match=re.escape(f"{path}: file is not a database")):
+            open_store(path).__enter__()
+        with pytest.raises(OSError, match="unable to open"):
+            open_store(path.parent).__enter__()
 
 
 @given(
