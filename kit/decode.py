@@ -7,6 +7,7 @@ another. Nothing that is in the data can move the cursor: what is not printable 
 
 import base64 as encoding
 import binascii
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,12 @@ def main(source: str = "-", *, base64: bool = False) -> int:
         such file, or it holds no record.
     """
     try:
+        if source == "-" and sys.stdin is None:  # What Python makes of a closed descriptor.
+            print("standard input is closed", file=sys.stderr)
+            return 2
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal may have no character for what is in the data.
+            sys.stdout.reconfigure(errors="backslashreplace")
         if source == "-":
             return run(sys.stdin.buffer, base64=base64)
         with Path(source).open("rb") as file:

@@ -18,14 +18,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO, TypeAlias
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from records.dead_letter import DeadLetter, write_dead_letter
-from records.limits import MAX_LARGE_RECORD_BYTES
+from records.errors import InvalidPartitionKey
+from records.limits import KIB, MAX_LARGE_RECORD_BYTES, MAX_PARTITION_KEY_CHARS, check_record
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES: Final = MAX_LARGE_RECORD_BYTES
 _CONNECT_TIMEOUT_SECONDS: Final = 6
 _PROGRESS_EVERY: Final = 100  # settled lines; a screen shows no more than that anyway
+# One Ctrl-C can arrive twice, from the terminal and from whoever started us.
+_SAME_SIGNAL_SECONDS: Final = 1.0
 
 
 @contextmanager
@@ -47,6 +50,7 @@ def feed(
     """Parse the arguments, open what they name, and give a `Feed`; sum up when the body is done.
 
     While the body runs, SIGINT and SIGTERM end the input, so that the body comes to its own end.
+    Another one, a second later or more, ends the process at once.
 
     Args:
         parser: The program's parser; the arguments that all producers take are added to it.
@@ -55,20 +59,18 @@ def feed(
         read_timeout: Seconds to wait for an answer of Kinesis.
 
     Raises:
-        SystemExit: with 2: bad usage, a file that cannot be opened, no region.
+        SystemExit: with 2: bad usage, a file that cannot be opened, no region, no valid endpoint.
     """
     _add_arguments(parser)
     options = parser.parse_args(argv)
     with ExitStack() as stack:
         try:
-            source: BinaryIO = sys.stdin.buffer
-            if options.source != "-":
-                source = stack.enter_context(Path(options.source).open("rb"))
+            source = _open_source(options.source, stack)
             letters: BinaryIO | None = None
             if options.dead_letter:
                 letters = stack.enter_context(Path(options.dead_letter).open("ab"))
             client = _client(read_timeout)
-        except (OSError, BotoCoreError) as error:
+        except (OSError, BotoCoreError, ValueError) as error:  # ValueError: no URL, no path
             parser.error(str(error))
         stack.callback(client.close)
         running = Feed(
@@ -77,6 +79,14 @@ def feed(
         with _stopped_by_signals(running):
             yield running
         running.sum_up()
+
+
+def _open_source(name: str, stack: ExitStack) -> BinaryIO:
+    if name != "-":
+        return stack.enter_context(Path(name).open("rb"))
+    if sys.stdin is None:  # What Python makes of a descriptor that is closed.
+        raise OSError("standard input is closed")
+    return sys.stdin.buffer
 
 
 def _client(read_timeout: float) -> "KinesisClient":
@@ -128,6 +138,7 @@ class Feed:
         self._letters = letters
         self._progress = progress
         self._lines = 0
+        self._kept = 0
         self._stopped = False
         self._bad_input: str | None = None
         # The first message of each error code, and how often the code occurred.
@@ -136,18 +147,36 @@ class Feed:
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         """Yield each line without its line end, empty ones left out, as it becomes readable."""
-        while line := self._source.readline(MAX_LINE_BYTES + 1):
+        while line := self._read(MAX_LINE_BYTES + 1):
             ended = line.endswith(b"\n")
             if not ended and self._stopped:
                 return  # The signal cut this line in two; it was never a whole one.
             self._lines += 1
-            self.bytes_read += len(line)
             if not ended and len(line) > MAX_LINE_BYTES:
-                self._bad_input = f"line {self._lines} is longer than {MAX_LINE_BYTES} bytes"
-                return
+                self._skip_long_line()
+                continue
             line = line.removesuffix(b"\n").removesuffix(b"\r")
             if line:
                 yield self._partition_key(line), line
+
+    def _read(self, most: int) -> bytes:
+        """Return the next line or the first `most` bytes of it; nothing at the end."""
+        try:
+            line = self._source.readline(most)
+        except OSError as error:
+            self._bad_input = f"the input cannot be read after line {self._lines}: {error}"
+            return b""
+        self.bytes_read += len(line)
+        return line
+
+    def _skip_long_line(self) -> None:
+        """Pass over the rest of a line that no stream takes and that is too long to be kept."""
+        while (part := self._read(64 * KIB)) and not part.endswith(b"\n"):
+            pass
+        self._say(f"line {self._lines} is longer than {MAX_LINE_BYTES} bytes: skipped, not kept")
+        with self._lock:
+            self._count_failure("RecordTooLarge", "no stream takes such a record")
+            self._tell_progress()
 
     def stop(self) -> None:
         """End the input here; what has been read is still yielded. Safe in a signal handler."""
@@ -166,9 +195,7 @@ class Feed:
     def failed(self, key: str, data: bytes, code: str, message: str, attempts: int) -> None:
         """Count one line that was given up, and keep it if there is a dead-letter file."""
         with self._lock:
-            self.failed_lines += 1
-            count, first = self._failures.get(code, (0, message))
-            self._failures[code] = (count + 1, first)
+            self._count_failure(code, message)
             self._keep(
                 DeadLetter(self.stream, key, data, None, code, message, attempts, time.time())
             )
@@ -181,15 +208,14 @@ class Feed:
         for code, (count, message) in self._failures.items():
             self._say(f"{count} not delivered, {code}: {' '.join(message.split())}")
         if self._bad_input:
-            self._say(f"{self._bad_input}; nothing was read from there on")
+            self._say(self._bad_input)
         total = self.delivered_lines + self.failed_lines
         ending = f", stopped by a signal after line {self._lines}" if self._stopped else ""
-        if self._letters is not None and self.failed_lines:
-            ending += f"; {self.failed_lines} kept in {self.options.dead_letter}"
-        print(
-            f"delivered {self.delivered_lines} of {total} records to {self.stream}{ending}",
-            flush=True,
-        )
+        if self._kept:
+            ending += f"; {self._kept} kept in {self.options.dead_letter}"
+        summary = f"delivered {self.delivered_lines} of {total} records to {self.stream}{ending}"
+        if problem := _print(summary, sys.stdout):
+            self._say(f"{summary} (standard output: {problem})")
 
     @property
     def exit_code(self) -> int:
@@ -198,11 +224,17 @@ class Feed:
             return 2
         return 1 if self.failed_lines else 0
 
+    def _count_failure(self, code: str, message: str) -> None:
+        self.failed_lines += 1
+        count, first = self._failures.get(code, (0, message))
+        self._failures[code] = (count + 1, first)
+
     def _keep(self, letter: DeadLetter) -> None:
         if self._letters is None:
             return
         try:
             write_dead_letter(self._letters, letter)
+            self._kept += 1
         except OSError as error:
             self._letters = None
             self._say(f"dead letters cannot be kept from here on: {error}")
@@ -218,11 +250,14 @@ class Feed:
         except (ValueError, RecursionError):
             found = None
         value = found.get(field) if isinstance(found, dict) else None
-        if isinstance(value, str | int) and value != "" and not isinstance(value, bool):
-            return str(value)
-        # Kinesis takes no empty key, so the producer refuses this line and no other.
-        self._say(f"line {self._lines} is no JSON object with a field {field!r} to be its key")
-        return ""
+        key = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+        if 1 <= len(key) <= MAX_PARTITION_KEY_CHARS:
+            return key
+        self._say(
+            f"line {self._lines} is no JSON object with a field {field!r}"
+            f" of 1 to {MAX_PARTITION_KEY_CHARS} characters to be its key"
+        )
+        return ""  # Kinesis takes no empty key, so the producer refuses this line and no other.
 
     def _tell_progress(self) -> None:
         settled = self.delivered_lines + self.failed_lines
@@ -230,10 +265,23 @@ class Feed:
             self._progress(self)
 
     def _say(self, message: str) -> None:
-        print(f"{self._program}: {message}", file=sys.stderr, flush=True)
+        # If nobody is there to be told, the lines still matter.
+        _print(f"{self._program}: {message}", sys.stderr)
 
 
 Progress: TypeAlias = Callable[[Feed], None]
+
+
+def _print(text: str, out: TextIO) -> OSError | None:
+    """Print a line; return why it could not be, unless the reader merely has seen enough."""
+    try:
+        print(text, file=out, flush=True)
+    except OSError as error:
+        # Python would fail over it once more when it flushes at its end.
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), out.fileno())
+        return None if isinstance(error, BrokenPipeError) else error
+    return None
 
 
 def seconds(text: str) -> float:
@@ -242,6 +290,14 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
     return value
+
+
+def _key(text: str) -> str:
+    try:
+        check_record(text, b"")
+    except InvalidPartitionKey as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -255,7 +311,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     keys = parser.add_mutually_exclusive_group()
     keys.add_argument(
-        "--partition-key", metavar="KEY", help="one key for all lines: one shard takes them all"
+        "--partition-key",
+        metavar="KEY",
+        type=_key,
+        help="one key for all lines: one shard takes them all",
     )
     keys.add_argument(
         "--key-field",
@@ -264,12 +323,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         " random key, which spreads them over all shards",
     )
     parser.add_argument(
-        "--dead-letter", metavar="FILE", help="append what cannot be delivered to this file"
+        "--dead-letter",
+        metavar="FILE",
+        help="append what cannot be delivered to this file, with its error, in a binary form that"
+        " records.dead_letter reads back",
     )
     parser.epilog = (
         "Endpoint, region and credentials are found as boto3 does: AWS_ENDPOINT_URL_KINESIS,"
-        " AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE. Exit code: 0 all delivered, 1 something was"
-        " not, 2 bad usage or bad input."
+        " AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE. Ctrl-C ends the input, and what was read is"
+        " still delivered; a second Ctrl-C gives up at once. Exit code: 0 all delivered,"
+        " 1 something was not, 2 bad usage or bad input."
     )
 
 
@@ -287,7 +350,15 @@ def _stopped_by_signals(running: Feed) -> Iterator[None]:
         yield  # Only the main thread may set handlers; whoever runs us in another has its own.
         return
 
-    def handler(_number: int, _frame: FrameType | None) -> None:
+    stopped_at = math.inf
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped_at
+        now = time.monotonic()
+        if now - stopped_at >= _SAME_SIGNAL_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stopped_at = min(stopped_at, now)
         running.stop()
 
     before = {each: signal.signal(each, handler) for each in (signal.SIGINT, signal.SIGTERM)}

@@ -39,6 +39,7 @@ BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS = 0.1, 5.0
 RETRIABLE_CODES = {
     *("ProvisionedThroughputExceededException", "LimitExceededException", "ThrottlingException"),
     *("KMSThrottlingException", "RequestTimeout", "InternalFailure", "ServiceUnavailable"),
+    *("RequestTimeoutException", "InternalFailureException", "ResourceInUseException"),
 }
 
 
@@ -182,10 +183,10 @@ def put_once(
 
 
 def failure_of(error: sdk.ClientError | sdk.BotoCoreError) -> Failure:
-    """Tell what may pass (throttles, 5xx, lost connections, timeouts) from what will not."""
+    """Tell what may pass (throttles, 5xx, no answer, no fresh credentials) from what will not."""
+    passing = sdk.ConnectionError | sdk.HTTPClientError | sdk.CredentialRetrievalError
     if not isinstance(error, sdk.ClientError):
-        passing = isinstance(error, sdk.ConnectionError | sdk.HTTPClientError)
-        return Failure(type(error).__name__, str(error), passing)
+        return Failure(type(error).__name__, str(error), isinstance(error, passing))
     code = error.response.get("Error", {}).get("Code") or "Unknown"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     message = error.response.get("Error", {}).get("Message") or str(error)

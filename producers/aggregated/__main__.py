@@ -36,7 +36,9 @@ from records.errors import RecordsError
 def main(argv: Sequence[str] | None = None, *, progress: lines.Progress | None = None) -> int:
     """Deliver the lines of a file or of stdin; `progress` is told how far it is."""
     parser = argparse.ArgumentParser(
-        prog="producers.aggregated", description="Put each line on a stream, packed in aggregates."
+        prog="producers.aggregated",
+        description="Put each line on a Kinesis stream as soon as it can be read, packed with"
+        " others in KPL aggregates, in order for each partition key.",
     )
     parser.add_argument(
         "--linger",
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None, *, progress: lines.Progress | None =
                     feed.failed(key, line, type(error).__name__, str(error), 0)
                 else:
                     future.add_done_callback(lambda done: _tell(feed, done))
+            # close() has a deadline of its own; here each line has the age it was promised.
+            producer.flush()
     return feed.exit_code
 
 

@@ -29,12 +29,15 @@ class Pack:
 
     def try_add(self, item: Item) -> bool:
         """Add an item if the pack is not sealed and has room; say whether it was added."""
-        if self.wire is not None or self._builder is None:
+        builder, self._builder = self._builder, None
+        if self.wire is not None or builder is None:
             return False
-        if not self._builder.try_add(item.partition_key, item.data, item.explicit_hash_key):
-            return False
-        self.items.append(item)
-        return True
+        # Away for the moment: if Ctrl-C strikes in here, nobody will build what is half in it.
+        added = builder.try_add(item.partition_key, item.data, item.explicit_hash_key)
+        if added:
+            self.items.append(item)
+        self._builder = builder
+        return added
 
     def seal(self) -> Record:
         """Return the Kinesis record, the same at each call.
@@ -47,10 +50,16 @@ class Pack:
             if len(self.items) == 1:
                 self.wire = lone_record(first.partition_key, first.data, first.explicit_hash_key)
             else:
-                assert self._builder is not None  # noqa: S101 - or nothing could have been added
-                self.wire = Record(OUTER_PARTITION_KEY, self._builder.build(), first.hash_key)
+                builder = self._built_anew() if self._builder is None else self._builder
+                self.wire = Record(OUTER_PARTITION_KEY, builder.build(), first.hash_key)
             self._builder = None
         return self.wire
+
+    def _built_anew(self) -> AggregateBuilder:
+        builder = AggregateBuilder(max_bytes=MAX_LARGE_RECORD_BYTES)  # They have fitted before.
+        for item in self.items:
+            builder.try_add(item.partition_key, item.data, item.explicit_hash_key)
+        return builder
 
 
 def lone_record(partition_key: str, data: bytes, explicit_hash_key: int | None) -> Record:

@@ -13,6 +13,8 @@ The rules, each of which a test takes away to see what breaks:
 - Otherwise the shards are listed again. What was bound for a shard that takes no more records is
   predicted anew in the order of put, and sent again. A list that does not yet know the shard which
   answered is asked for again after a back-off; until then the pack waits and its lane with it.
+- They are listed again, too, once the stream was not found: one that is made anew under its name
+  has shards of the same IDs that cover something else.
 - The shards are listed only while nothing is on the road, so that no answer belongs to old lanes.
 """
 
@@ -33,6 +35,7 @@ _WRONG_SHARD = Failure(
 )
 
 
+_NO_SUCH_STREAM = "ResourceNotFoundException"
 # Kinesis refuses a whole request for one record that it does not like, and does not say which.
 _MAY_BE_ANOTHERS_FAULT = frozenset({"InvalidArgumentException", "ValidationException"})
 
@@ -92,6 +95,17 @@ class Machine:
         self.buffered_records += 1
         self.buffered_bytes += item.size
         return number, self._route(item)
+
+    def recover(self) -> None:
+        """Put in order what an `accept` that was broken off, as by Ctrl-C, has left half done.
+
+        Its record is either in the buffer or not; if it is, it will be sent and settled.
+        """
+        items = [item for lane in self._lanes.values() for item in lane.items()]
+        items += self._unrouted
+        self.buffered_records = len(items)
+        self.buffered_bytes = sum(item.size for item in items)
+        self._map_wanted = self._map_wanted or self._needs_map()
 
     def step(self, now: float) -> PutRequest | ListRequest | None:
         """Return the next thing to do now, or None; call again after each event."""
@@ -247,6 +261,8 @@ class Machine:
             lane.failures += 1
             lane.hold(failure, now + backoff_seconds(lane.failures, self._rng))
             return
+        if failure.code == _NO_SUCH_STREAM:
+            self._map_wanted = True
         for item in lane.settle_head():
             self._give_up(item, failure.code, failure.message, retriable=False)
 
@@ -292,8 +308,10 @@ class Machine:
         for lane in self._lanes.values():
             if lane.landed is not None:
                 self._judge_landed(lane, lane.landed, now)
-        for lane in moved:
-            del self._lanes[lane.shard.shard_id]
+        # A lane without packs is made again when there is need; its shard may be no more.
+        for lane in [*self._lanes.values()]:
+            if lane in moved or not lane.packs:
+                del self._lanes[lane.shard.shard_id]
         items = [item for lane in moved for item in lane.items()]
         items += self._unrouted
         self._unrouted.clear()

@@ -1,6 +1,7 @@
 """The thread and the client around the machine: puts come in, requests go out, futures end."""
 
 import logging
+import os
 import random
 import threading
 import time
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # How long close() waits, beyond its deadline, for futures that are being resolved right then.
 _HANDOVER_SECONDS: Final = 5.0
+# Waking without need once an hour costs nothing; the platform's longest wait is finite.
+_LONGEST_WAIT_SECONDS: Final = 3_600.0
 # A million shards, more than any account has.
 _MAX_PAGES: Final = 1_000
 
@@ -44,7 +47,8 @@ class AggregatedProducer:
     on the wrong shard; they carry the same record ID.
 
     Use it as a context manager. Its thread is a daemon: what a process does not `close` is lost
-    with it. One request is on the road at a time, which carries all shards that have something.
+    with it; a forked child has no such thread and must make a producer of its own. One request is
+    on the road at a time, which carries all shards that have something.
     The client needs kinesis:PutRecords and kinesis:ListShards, and should have SDK retries off.
 
     Args:
@@ -100,6 +104,7 @@ class AggregatedProducer:
         self._clock = clock
         self._wall_clock = wall_clock
         self._machine = Machine(self._settings, rng=rng or random.Random())
+        self._process_id = os.getpid()
         self._futures: dict[int, Future[PutResult]] = {}
         self._closing = False
         self._lock = threading.Lock()
@@ -131,22 +136,29 @@ class AggregatedProducer:
 
         Raises:
             BufferFullError: no room in time; the record was not taken.
-            ProducerClosedError: `close` was called; the record was not taken.
+            ProducerClosedError: `close` was called, or this is a forked child; the record was not
+                taken.
             RecordError: Kinesis would refuse the record (`records.errors`).
             EnvelopeError: the payload carries another record ID, or one of a wrong form.
         """
+        self._refuse_forked_child()
         data, record_id = self._sealed(data, record_id)
         self._check(partition_key, data, explicit_hash_key)
         future: Future[PutResult] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
             self._wait_for_room(record_bytes(partition_key, data), timeout)
-            number, urgent = self._machine.accept(
-                partition_key, data, explicit_hash_key, record_id, now=self._clock()
-            )
-            self._futures[number] = future
-            if urgent:
+            try:
+                number, urgent = self._machine.accept(
+                    partition_key, data, explicit_hash_key, record_id, now=self._clock()
+                )
+                self._futures[number] = future
+                if urgent:
+                    self._work.notify()
+            except BaseException:  # Ctrl-C strikes anywhere.
+                self._machine.recover()
                 self._work.notify()
+                raise
         return future
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -154,24 +166,35 @@ class AggregatedProducer:
 
         Returns:
             False if something is still unsettled after `timeout` seconds; it stays in the buffer.
+            In a callback of this producer it does not wait, for nothing else could be settled.
+
+        Raises:
+            ProducerClosedError: this is a forked child.
         """
+        self._refuse_forked_child()
         with self._lock:
             self._machine.flush()
             self._work.notify()
             unsettled = list(self._futures.values())
-        return not wait(unsettled, timeout).not_done
+        return not wait(unsettled, 0 if self._in_own_thread() else timeout).not_done
 
     def close(self, deadline: float = 30.0) -> None:
         """Take nothing more, deliver what there is, and give up the rest after `deadline` seconds.
 
         When it returns, no future is pending. What was given up while its answer was awaited may
-        be in the stream. Calling it again is harmless.
+        be in the stream. Calling it again is harmless. In a callback of this producer it cannot
+        wait: it takes nothing more and returns, and the rest is delivered or grows too old. In a
+        forked child it does nothing: what is there belongs to the parent.
         """
+        if os.getpid() != self._process_id:
+            return
         with self._lock:
             self._closing = True
             self._machine.flush()
             self._work.notify()
             self._room.notify_all()
+        if self._in_own_thread():
+            return
         self._thread.join(deadline)
         with self._lock:
             message = f"the producer was closed and not done within {deadline} s"
@@ -194,6 +217,14 @@ class AggregatedProducer:
     ) -> None:
         self.close()
 
+    def _refuse_forked_child(self) -> None:
+        # Before any lock: at the moment of the fork a thread that is not here may have held it.
+        if os.getpid() != self._process_id:
+            raise ProducerClosedError("the producer belongs to the process that made it")
+
+    def _in_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def _check(self, partition_key: str, data: bytes, explicit_hash_key: int | None) -> None:
         most = self._settings.max_record_bytes
         check_record(partition_key, data, explicit_hash_key, max_record_bytes=most)
@@ -215,8 +246,7 @@ class AggregatedProducer:
             return self._closing or self._has_room(size)
 
         # The producer's own thread makes the room: waiting for it there would never end.
-        may_wait = threading.current_thread() is not self._thread
-        in_time = self._room.wait_for(done_waiting, timeout if may_wait else 0)
+        in_time = self._room.wait_for(done_waiting, 0 if self._in_own_thread() else timeout)
         if self._closing:
             raise ProducerClosedError("the producer is closed")
         if not in_time:
@@ -254,7 +284,8 @@ class AggregatedProducer:
                 if self._closing and not self._machine.buffered_records:
                     return False
                 wake_at = self._machine.wake_at()
-                self._work.wait(None if wake_at is None else max(0.0, wake_at - now))
+                pause = _LONGEST_WAIT_SECONDS if wake_at is None else max(0.0, wake_at - now)
+                self._work.wait(min(pause, _LONGEST_WAIT_SECONDS))
                 return True
             self._room.notify_all()
         self._resolve(settled)
@@ -303,16 +334,26 @@ class AggregatedProducer:
     def _resolve(self, settled: list[Settled]) -> None:
         """End the futures of what is settled, outside the lock: their callbacks may call us."""
         with self._lock:
-            futures = [self._futures[each.item.number] for each in settled]
+            futures = [self._futures.get(each.item.number) for each in settled]
         for each, future in zip(settled, futures, strict=True):
-            if isinstance(each.result, DeliveryError):
-                self._dead_letter(each.result)
-                future.set_exception(each.result)
-            else:
-                future.set_result(each.result)
+            try:
+                self._end(each.result, future)
+            except SystemExit:
+                # Of a callback: it would end this thread, and the others would wait for ever.
+                log.error("a callback of the producer of %s tried to exit", self._stream)  # noqa: TRY400
         with self._lock:
             for each in settled:
-                del self._futures[each.item.number]
+                self._futures.pop(each.item.number, None)
+
+    def _end(self, result: PutResult | DeliveryError, future: "Future[PutResult] | None") -> None:
+        if isinstance(result, DeliveryError):
+            self._dead_letter(result)
+        if future is None:
+            return  # An exception, such as KeyboardInterrupt, kept put() from returning it.
+        if isinstance(result, DeliveryError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
     def _dead_letter(self, error: DeliveryError) -> None:
         if self._on_dead_letter is None:
@@ -329,5 +370,5 @@ class AggregatedProducer:
         )
         try:
             self._on_dead_letter(letter)
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("the dead-letter callback failed; the record's future still tells of it")

@@ -24,7 +24,8 @@ class Settings:
     max_record_age: float | None = 60.0
 
     def __post_init__(self) -> None:
-        if self.linger < 0 or (self.max_record_age is not None and self.max_record_age <= 0):
+        age = self.max_record_age
+        if not self.linger >= 0 or not (age is None or age > 0):  # so that NaN is refused too
             raise ValueError("linger must not be negative, and max_record_age must be positive")
         if not 64 <= self.max_aggregate_bytes <= self.max_record_bytes:
             raise ValueError("max_aggregate_bytes must lie between 64 and max_record_bytes")

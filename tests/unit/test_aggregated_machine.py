@@ -1,8 +1,11 @@
 import itertools
+import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +13,7 @@ from producers.aggregated.lanes import OUTER_PARTITION_KEY, Pack
 from producers.aggregated.machine import ListRequest, Machine, PutRequest
 from producers.aggregated.values import Item, PutResult, Settings
 from producers.errors import DeliveryError
-from producers.put_records import Failure, Record, Stored
+from producers.put_records import Failure, Record, Stored, failure_of
 from records.aggregation import AggregateBuilder, UserRecord, decode, is_aggregate
 from records.limits import KPL_AGGREGATE_BYTES, MAX_HASH_KEY, MAX_RECORD_BYTES, record_bytes
 from records.partition import Shard, ShardMap, hash_key
@@ -416,8 +419,68 @@ def test_abandon_settles_everything_and_later_answers_change_nothing() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"linger": -1}, {"max_record_age": 0}, {"max_aggregate_bytes": 63}, {"max_record_bytes": 64}],
+    [
+        {"linger": -1},
+        {"linger": math.nan},
+        {"max_record_age": math.nan},
+        {"max_record_age": 0},
+        {"max_aggregate_bytes": 63},
+        {"max_record_bytes": 64},
+    ],
 )
 def test_settings_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         Settings(**options)
+
+
+def test_the_lanes_of_shards_that_are_gone_are_not_kept() -> None:
+    machine = machine_with(4)
+    for at in range(4):
+        machine.accept("k", b"x", at * (MAX_HASH_KEY // 4 + 1), None, now=1.0)
+    machine.flush()
+    answer(machine, sent(machine, 1.0), 1.0)
+    gone = tuple(replace(shard, closed=True) for shard in shard_map(4).open_shards)
+    for generation in range(5):
+        new = shard_map(2, first_id=10 + 2 * generation, closed=gone)
+        machine.accept("k", b"x", 0, None, now=2.0)
+        machine.flush()
+        request = sent(machine, 2.0)
+        where = new.open_shards[0].shard_id
+        machine.put_answered(request, [Stored(where, "1")], now=2.0)
+        assert machine.step(2.0) == ListRequest()
+        machine.shards_listed(new, now=2.0)
+        gone = tuple(replace(shard, closed=True) for shard in new.open_shards)
+    assert machine.buffered_records == 0
+    assert len(machine._lanes) <= 2
+
+
+def test_a_stream_made_anew_under_its_old_name_is_not_taken_for_the_old_one() -> None:
+    """Its shards have the same IDs and cover less, so an aggregate for the old one may straddle."""
+    machine = machine_with(1)
+    for hash_key_of in (0, MAX_HASH_KEY):
+        machine.accept("k", b"x", hash_key_of, None, now=1.0)
+    machine.flush()
+    gone = Failure("ResourceNotFoundException", "no such stream", retriable=False)
+    machine.put_answered(sent(machine, 1.0), gone, now=1.0)
+    assert all(isinstance(each.result, DeliveryError) for each in machine.take_settled())
+    for hash_key_of in (0, MAX_HASH_KEY):
+        machine.accept("k", b"y", hash_key_of, None, now=2.0)
+    machine.flush()
+    assert machine.step(2.0) == ListRequest()
+    machine.shards_listed(shard_map(2), now=2.0)
+    request = sent(machine, 2.0)
+    assert [record.explicit_hash_key for record in request.records] == [0, MAX_HASH_KEY]
+    answer(machine, request, 2.0)
+    assert all(isinstance(each.result, PutResult) for each in machine.take_settled())
+
+
+def test_a_stream_that_is_still_being_made_is_waited_for() -> None:
+    machine = Machine(Settings(), rng=random.Random(1))
+    machine.accept("k", b"x", None, None, now=0.0)
+    assert machine.step(0.0) == ListRequest()
+    told: Any = {"Error": {"Code": "ResourceInUseException", "Message": "it is being created"}}
+    machine.shards_listed(failure_of(ClientError(told, "ListShards")), now=0.0)
+    assert machine.buffered_records == 1
+    at = machine.wake_at()
+    assert at is not None
+    assert machine.step(at) == ListRequest()

@@ -1,6 +1,9 @@
 import base64
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from records.errors import AggregateError
 from records.limits import MAX_LARGE_RECORD_BYTES, MIB
 from tests.unit.aggregates import TWO_KEYS, record, sealed
 
+ROOT = Path(__file__).resolve().parents[2]
 ID = "01a20f5c-f766-7c8a-8ea7-c818562c3349"
 
 
@@ -129,3 +133,30 @@ def test_bad_input_gets_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFix
         "Is a directory",
         "no Kinesis record",
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"), [("ascii", b"text, 6 bytes\n  h\\xe9llo\n"), ("utf-8", None)]
+)
+def test_an_output_that_cannot_show_a_character_gets_it_escaped(
+    setting: str, shown: bytes | None
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from kit.decode import main; sys.exit(main())"],
+        input="héllo".encode(),
+        capture_output=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": setting},
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (shown or "text, 6 bytes\n  héllo\n".encode())
+
+
+def test_without_standard_input_there_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # What Python makes of a descriptor that is closed.
+    assert main() == 2
+    assert capsys.readouterr().err == "standard input is closed\n"

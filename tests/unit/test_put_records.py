@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,13 +186,16 @@ FATAL = [
     client_error("InvalidArgumentException"),
     client_error("KMSDisabledException"),
     ParamValidationError(report="bad"),
+    NoCredentialsError(),
 ]
 PASSING = [
     client_error(THROTTLED),
     client_error("Whatever", status=503),
     client_error("Whatever", status=429),
     client_error("InternalFailure", status=500),
+    client_error("RequestTimeoutException", status=408),
     EndpointConnectionError(endpoint_url="http://nowhere"),
+    CredentialRetrievalError(provider="container-role", error_msg="no answer"),
 ]
 
 
@@ -324,10 +333,20 @@ def test_the_key_field_is_read_and_a_line_without_it_is_named(
     assert "line 3 is no JSON object with a field 'id'" in said[0]
 
 
-def test_a_line_longer_than_any_record_ends_the_input_as_bad(feed: Callable[..., Feed]) -> None:
-    running = feed(b"good\n" + b"x" * (MAX_LINE_BYTES + 1) + b"\nafter\n")
-    assert [line for _, line in running] == [b"good"]
-    assert running.exit_code == 2
+def test_a_line_longer_than_any_record_fails_alone(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    letters = io.BytesIO()
+    running = feed(b"a\n" + b"x" * (MAX_LINE_BYTES + 200_000) + b"\nafter\n", letters=letters)
+    assert [line for _, line in running] == [b"a", b"after"]
+    assert running.bytes_read == running.total_bytes
+    assert (running.exit_code, running.failed_lines) == (1, 1)
+    running.sum_up()
+    said = capsys.readouterr()
+    assert said.out == "delivered 0 of 1 records to s\n"
+    assert "test: line 2 is longer than 10485760 bytes: skipped, not kept\n" in said.err
+    assert "test: 1 not delivered, RecordTooLarge: " in said.err
+    assert letters.getvalue() == b""
     longest = feed(b"x" * MAX_LINE_BYTES + b"\nafter\n")
     assert [len(line) for _, line in longest] == [MAX_LINE_BYTES, 5]
     assert longest.exit_code == 0
