@@ -99,14 +99,14 @@ def run(plan: Plan) -> int:
         Console(stderr=True).print(f"kit demo: {problem}", markup=False)
         return 2
     folder = plan.folder or Path(".stack") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with sigterm_unwinds():
             verdict, findings = perform(plan, folder.resolve(), console)
     except KeyboardInterrupt:
         console.print("stopped; everything that was started has been stopped too")
         return 130
-    except (InfraError, IotError) as error:
+    except (InfraError, IotError, BotoCoreError, ClientError, OSError) as error:
         Console(stderr=True).print(f"kit demo: {error}", markup=False)
         return 1
     print_verdict(console, verdict, findings, folder)
