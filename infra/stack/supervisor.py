@@ -122,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _holding(_lock_path(arguments.stack, arguments.state_dir)):
             state.unlink(missing_ok=True)
             logs = log_dir(arguments.stack, arguments.state_dir)
+            # Only who holds the lock may clear away what an earlier stack has said.
+            shutil.rmtree(logs, ignore_errors=True)
+            os.truncate(_own_log(arguments.stack, arguments.state_dir), 0)
             with open_stack(arguments.stack, log_dir=logs) as endpoints:
                 _write_state(state, endpoints)
                 signal.sigwait({signal.SIGTERM, signal.SIGINT})
@@ -135,10 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _spawn(stack: str, state_dir: Path) -> "subprocess.Popen[bytes]":
-    logs = log_dir(stack, state_dir)
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
-    with (logs / "supervisor.log").open("wb") as log:
+    # Appended to: another supervisor may be writing to it, and this one may be too late.
+    with _own_log(stack, state_dir).open("ab") as log:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "infra.stack.supervisor"),
@@ -200,9 +201,13 @@ def _write_state(path: Path, endpoints: Endpoints) -> None:
 
 
 def _last_words(stack: str, state_dir: Path) -> str:
-    log = log_dir(stack, state_dir) / "supervisor.log"
+    log = _own_log(stack, state_dir)
     text = log.read_text(errors="replace").strip() if log.exists() else ""
     return text or f"its supervisor says nothing in {log}"
+
+
+def _own_log(stack: str, state_dir: Path) -> Path:
+    return state_dir / f"{stack}-supervisor.log"
 
 
 def _lock_path(stack: str, state_dir: Path) -> Path:

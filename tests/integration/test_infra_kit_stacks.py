@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import AwsRefusedError, StackError
+from infra.stack import supervisor
 from infra.stack.supervisor import find_running
 from kit import stacks
 from tests.support import eventually
@@ -166,15 +167,27 @@ def engine_pid(kit: Kit, word: str) -> int:
     pytest.skip("reads /proc")
 
 
-def test_two_at_once_start_one_stack(kit: Kit):
+def test_several_at_once_start_one_stack(kit: Kit):
     code = "import sys; from kit import stacks; sys.exit(stacks.up())"
     commands = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, env=kit.environment, stdout=subprocess.DEVNULL
         )
-        for _ in range(2)
+        for _ in range(5)
     ]
-    assert [command.wait(timeout=120) for command in commands] == [0, 0]
+    assert [command.wait(timeout=120) for command in commands] == [0] * 5
+    assert kit("status").returncode == 0
+
+
+def test_who_comes_too_late_leaves_the_running_stack_alone(kit: Kit):
+    assert kit("up").returncode == 0
+    logs = supervisor.log_dir("embedded", kit.state_dir)
+    before = {path: path.stat().st_ino for path in logs.iterdir()}
+    assert before
+    # What a second `kit up` does that has not seen the first one's lock yet.
+    late = supervisor._spawn("embedded", kit.state_dir)
+    assert late.wait(timeout=60) == 0
+    assert {path: path.stat().st_ino for path in logs.iterdir()} == before
     assert kit("status").returncode == 0
 
 
