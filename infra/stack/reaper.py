@@ -7,6 +7,7 @@ engine allows.
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,9 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.sigwait({signal.SIGTERM})
     client = docker.from_env()
     try:
-        for container in client.containers.list(all=True, filters={"label": arguments.label}):
-            print(f"removing {container.name}", flush=True)
-            container.remove(force=True, v=True)
+        # Ryuk, where it runs, removes the same ones: what has gone meanwhile is as it should be.
+        for container in client.containers.list(
+            all=True, filters={"label": arguments.label}, ignore_removed=True
+        ):
+            print(f"removing {container.id}", flush=True)
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True, v=True)
     finally:
         client.close()
     return 0

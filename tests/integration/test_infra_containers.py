@@ -78,7 +78,7 @@ def test_a_stream_is_active_at_once_and_splits(containers: Endpoints, unique: Ca
 def published(docker_client: Any) -> dict[str, list[str]]:
     """The addresses that this toolkit's containers are published on, by container."""
     found = {}
-    for container in docker_client.containers.list(filters={"label": LABEL}):
+    for container in docker_client.containers.list(filters={"label": LABEL}, ignore_removed=True):
         ports = container.attrs["NetworkSettings"]["Ports"].values()
         found[container.id] = [entry["HostIp"] for entries in ports for entry in entries or []]
     return found
@@ -92,7 +92,9 @@ def test_only_the_loopback_interface_is_published(containers: Endpoints, docker_
 
 
 def test_no_container_outlives_a_killed_owner(docker_client: Any, tmp_path: Path):
-    before = {c.id for c in docker_client.containers.list(filters={"label": LABEL})}
+    before = {
+        c.id for c in docker_client.containers.list(filters={"label": LABEL}, ignore_removed=True)
+    }
     code = textwrap.dedent(
         """
         import sys, time
@@ -112,13 +114,18 @@ def test_no_container_outlives_a_killed_owner(docker_client: Any, tmp_path: Path
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "up\n"
-        mine = {c.id for c in docker_client.containers.list(filters={"label": LABEL})} - before
+        mine = {
+            c.id
+            for c in docker_client.containers.list(filters={"label": LABEL}, ignore_removed=True)
+        } - before
         assert len(mine) == 2
         owner.kill()
         owner.wait(timeout=30)
 
     def left() -> set[str]:
-        labelled = docker_client.containers.list(all=True, filters={"label": LABEL})
+        labelled = docker_client.containers.list(
+            all=True, filters={"label": LABEL}, ignore_removed=True
+        )
         return {c.id for c in labelled} & mine
 
     eventually(lambda: not left(), timeout=60, message="both containers are removed")
