@@ -47,6 +47,7 @@ $(BIN)/python:
 
 $(VENV)/.build: requirements/build.txt pyproject.toml | $(BIN)/python
 	@$(PIP) -r requirements/build.txt
+	@# The checkout itself has no hash, and brings nothing else along.
 	@PIP_REQUIRE_HASHES= $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 

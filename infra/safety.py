@@ -10,31 +10,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from infra.errors import AwsRefusedError
-
-_AWS_DOMAINS = (
-    "amazonaws.com",
-    "amazonaws.com.cn",
-    "amazonaws.eu",
-    "amazonaws-us-gov.com",
-    "api.aws",
-    "api.amazonwebservices.com.cn",
-    "c2s.ic.gov",
-    "sc2s.sgov.gov",
-    "aws.dev",
-)
-"""The domains of the AWS partitions' endpoints (AWS General Reference, "AWS service endpoints")."""
+from records.aws_hosts import is_aws_endpoint
 
 _TRUE = ("true", "1")
-
-
-def is_aws_endpoint(url: str) -> bool:
-    """Say whether a URL leads to AWS.
-
-    Args:
-        url: A URL with or without a scheme, such as `https://kinesis.us-east-1.amazonaws.com`.
-    """
-    host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").rstrip(".").lower()
-    return any(host == domain or host.endswith(f".{domain}") for domain in _AWS_DOMAINS)
 
 
 def is_loopback(url: str) -> bool:

@@ -44,7 +44,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
+from iot.endpoint import Endpoint
 from iot.lifecycle import (
     command_parser,
     integer_between,

@@ -34,8 +34,6 @@ from iot.errors import (
     UnexpectedMessage,
 )
 
-__all__ = ["Connection", "Endpoint", "Message"]
-
 _log = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS: Final = 30

@@ -35,7 +35,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from iot.connection import Connection, Endpoint, Message
+from iot.connection import Connection, Message
+from iot.endpoint import Endpoint
 from iot.follower import ShadowFollower, ShadowRequest
 from iot.lifecycle import (
     command_parser,

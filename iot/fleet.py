@@ -37,8 +37,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
 from iot.device import DRAIN_SECONDS, Device, Event, simulated_readings
+from iot.endpoint import Endpoint
 from iot.lifecycle import (
     command_parser,
     integer_between,

@@ -33,7 +33,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from iot.connection import Connection, Endpoint, Message
+from iot.connection import Connection, Message
+from iot.endpoint import Endpoint
 from iot.errors import ShadowRequestError
 from iot.lifecycle import (
     command_parser,

@@ -1,4 +1,5 @@
 """What travels on a stream: limits, hashing, aggregation, record IDs, dead letters.
 
-Pure: no I/O of its own, no threads.
+And the list of hosts that are AWS's, on which every room must agree. Pure: no I/O of its own, no
+threads.
 """

@@ -6,7 +6,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from iot.connection import Endpoint
+from iot.endpoint import Endpoint
 
 
 class Line:

@@ -40,7 +40,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -54,17 +53,9 @@ from consumers.kcl.jvm import find_jvm
 from consumers.kcl.launch import COMMAND, Launch, launch
 from consumers.kcl.properties import Endpoints, WorkerSettings
 from consumers.sinks.open import FORMS, prepare_sink
+from records.aws_hosts import is_aws_endpoint
 
 _HOUR: Final = 3600.0
-_AWS_DOMAINS: Final = (
-    ".amazonaws.com",
-    ".amazonaws.com.cn",
-    ".amazonaws.eu",
-    ".api.aws",
-    ".api.amazonwebservices.com.cn",
-    ".c2s.ic.gov",
-    ".sc2s.sgov.gov",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,12 +94,8 @@ def configured_endpoints(session: botocore.session.Session) -> Endpoints:
 
 
 def is_local(endpoint: str | None) -> bool:
-    """Tell whether an endpoint is an engine of one's own; AWS's, also a VPC's, are in its domains.
-
-    AWS General Reference, "AWS service endpoints".
-    """
-    host = urlsplit(endpoint).hostname if endpoint else None
-    return bool(host) and not f".{host}".endswith(_AWS_DOMAINS)
+    """Tell whether an endpoint is an engine of one's own; none at all is AWS."""
+    return endpoint is not None and not is_aws_endpoint(endpoint)
 
 
 def _plan(arguments: argparse.Namespace) -> Launch:

@@ -19,7 +19,6 @@ What to change for production: nothing, it has no place there. It refuses AWS as
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -58,8 +57,7 @@ async def _serve(upstream: str, host: str, port: int) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stopped.set)
     async with running_proxy(upstream, host=host, port=port) as url:
         print(f"ready {url}", flush=True)
         await stopped.wait()

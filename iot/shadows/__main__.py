@@ -26,7 +26,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from iot.connection import Connection, Endpoint, Message
+from iot.connection import Connection, Message
+from iot.endpoint import Endpoint
 from iot.lifecycle import command_parser, integer_between, run_command, serve, stop_on_signals
 from iot.shadows.protocol import MAX_DEPTH, SUBSCRIPTIONS, Limits
 from iot.shadows.service import ShadowService

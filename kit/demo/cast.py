@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.processes import STOP_GRACE_SECONDS, GuardedProcess, start
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
+from iot.endpoint import Endpoint
 
 WORKER_ID = "worker-1"
 THING_PREFIX = "device"
@@ -64,7 +65,7 @@ class Cast:
         return self._start("shadows", "iot.shadows", "--store", store, *session)
 
     def start_consumer(self) -> GuardedProcess:
-        """Start the KCL consumer; it is reading when its events say so, a dozen seconds later."""
+        """Start the KCL consumer; it is reading when its events say so, 10 to 40 s later."""
         return self._start(
             "consumer",
             "consumers.kcl",

@@ -44,7 +44,8 @@ from rich.console import Console
 from infra.errors import InfraError, StackError
 from infra.provision import ensure_stream
 from infra.stack.open import open_stack
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
+from iot.endpoint import Endpoint
 from iot.errors import IotError
 from iot.fleet import thing_names
 from kit.demo.cast import THING_PREFIX, Cast, forget_sessions
@@ -78,14 +79,14 @@ class Plan:
             default one of the run's own, which goes when every promise was kept.
     """
 
-    events: int = 3000
-    devices: int = 8
-    seconds: float = 75.0
-    stack: str = "embedded"
-    stream: str | None = None
-    as_json: bool = False
-    sabotage: Sabotage | None = None
-    folder: Path | None = None
+    events: int
+    devices: int
+    seconds: float
+    stack: str
+    stream: str | None
+    as_json: bool
+    sabotage: Sabotage | None
+    folder: Path | None
 
 
 def run(plan: Plan) -> int:

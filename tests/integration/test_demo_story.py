@@ -13,7 +13,8 @@ import pytest
 
 from consumers.record import StreamRecord
 from consumers.sinks.sqlite import SqliteSink
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
+from iot.endpoint import Endpoint
 from kit.demo.cast import BRIDGE_SESSION, forget_sessions
 from kit.demo.observe import SinkLook
 from kit.demo.sabotage import Sabotage, break_a_promise

@@ -156,6 +156,8 @@ def test_a_sick_engine_is_named_and_the_others_are_well(kit: Kit):
 
 
 def engine_pid(kit: Kit, word: str) -> int:
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("this system has no /proc to find the engine in")
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_text().split("\0")
@@ -164,7 +166,7 @@ def engine_pid(kit: Kit, word: str) -> int:
             continue
         if owned and word in command and "guard.py" not in " ".join(command):
             return int(folder.name)
-    pytest.skip("reads /proc")
+    pytest.fail(f"no {word} of this stack runs")
 
 
 def test_several_at_once_start_one_stack(kit: Kit):

@@ -13,7 +13,8 @@ import pytest
 
 from infra.processes import GuardedProcess, start
 from infra.stack.endpoints import Endpoints
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
+from iot.endpoint import Endpoint
 from records.aggregation import UserRecord, decode
 from records.dead_letter import read_dead_letters
 from records.envelope import new_record_id

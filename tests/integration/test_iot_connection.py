@@ -15,8 +15,9 @@ import pytest
 from infra.processes import GuardedProcess, start
 from infra.stack.broker import new_credentials
 from infra.stack.nodejs import NODE_DIR, find_node
-from iot.connection import Connection, Endpoint, Message
+from iot.connection import Connection, Message
 from iot.device import Device, Event
+from iot.endpoint import Endpoint
 from iot.errors import ConnectionRefused, ConnectionUnready
 from tests.mqtt_line import Line
 from tests.support import eventually

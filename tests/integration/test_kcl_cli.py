@@ -100,6 +100,7 @@ def test_leases_of_a_local_stream_are_not_kept_in_aws(
         ("https://vpce-0a-1b.kinesis.eu-west-1.vpce.amazonaws.com", False),
         ("https://kinesis.cn-north-1.amazonaws.com.cn", False),
         ("https://kinesis.eusc-de-east-1.amazonaws.eu", False),
+        ("https://kinesis.us-gov-west-1.amazonaws-us-gov.com", False),
         ("http://127.0.0.1:4566", True),
         ("http://localstack:4566", True),
         ("https://notamazonaws.com", True),

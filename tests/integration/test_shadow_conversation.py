@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from infra.processes import start
-from iot.connection import Connection, Endpoint, Message
+from iot.connection import Connection, Message
 from iot.device import Device
+from iot.endpoint import Endpoint
 from iot.errors import ShadowRequestError
 from iot.shadow_client import ShadowClient, main
 from iot.shadows.__main__ import answer_requests

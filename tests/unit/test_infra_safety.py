@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from infra.errors import AwsRefusedError, InfraError, StackError
-from infra.safety import is_aws_endpoint, is_loopback, refuse_aws, require_local
+from infra.safety import is_loopback, refuse_aws, require_local
 from infra.stack.endpoints import Endpoints
 from infra.stack.open import endpoints_in, open_stack
+from records.aws_hosts import is_aws_endpoint
 
 AWS = [
     "https://kinesis.us-east-1.amazonaws.com",

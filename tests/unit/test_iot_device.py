@@ -10,8 +10,9 @@ import pytest
 
 from iot import device as device_module
 from iot import fleet, shadow_client
-from iot.connection import Connection, Endpoint
+from iot.connection import Connection
 from iot.device import Device
+from iot.endpoint import Endpoint
 from iot.errors import ConnectionUnready
 
 NOWHERE = Endpoint("127.0.0.1", 1)

@@ -1,6 +1,6 @@
 import pytest
 
-from iot.connection import Endpoint
+from iot.endpoint import Endpoint
 from iot.errors import ConnectionRefused, ConnectionUnready, InvalidEndpoint, ShadowRequestError
 
 
