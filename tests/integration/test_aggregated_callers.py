@@ -20,11 +20,14 @@ from producers.aggregated import AggregatedProducer, PutResult
 from producers.errors import DeliveryError
 from records.dead_letter import DeadLetter
 from tests.integration.aggregated_support import (
+    Answer,
+    Forward,
     client_of,
     closed_port,
     endpoint_of,
     environment_of,
     read_back,
+    tampering,
 )
 from tests.support import eventually
 
@@ -212,3 +215,41 @@ def test_no_thread_is_left_behind(kinesis: "KinesisClient", stream: Streams) -> 
     with AggregatedProducer(kinesis, stream()) as producer:
         producer.put("k", b"1")
     assert {t for t in threading.enumerate() if t.is_alive()} <= before
+
+
+def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
+    stack: Endpoints, stream: Streams
+) -> None:
+    name = stream()
+    asked, go_on = threading.Event(), threading.Event()
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
+        if operation == "PutRecords":
+            asked.set()
+            go_on.wait(30)
+        return forward(body)
+
+    with tampering(endpoint_of(stack), tamper) as url:
+        producer = AggregatedProducer(client_of(url), name, linger=0)
+        try:
+            future = producer.put("k", b"x")
+            assert asked.wait(30)
+            producer.close(deadline=0.05)
+            error = future.exception(0)
+        finally:
+            go_on.set()
+        producer._thread.join(30)
+        assert not producer._thread.is_alive()
+    assert isinstance(error, DeliveryError)
+    assert (error.error_code, error.attempts) == ("ProducerClosed", 1)
+
+
+def test_a_callback_may_put_again(kinesis: "KinesisClient", stream: Streams) -> None:
+    name = stream()
+    second: Future[Future[PutResult]] = Future()
+    with AggregatedProducer(kinesis, name) as producer:
+        producer.put("k", b"1").add_done_callback(
+            lambda _done: second.set_result(producer.put("k", b"2"))
+        )
+        assert second.result(30).result(30).shard_id
+    assert len(read_back(kinesis, name)) == 2

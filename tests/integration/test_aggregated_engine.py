@@ -1,12 +1,9 @@
 """`producers.aggregated` on a real engine, and as a person runs it."""
 
 import json
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,7 @@ from infra.stack.endpoints import Endpoints
 from producers.aggregated import AggregatedProducer, PutResult
 from producers.errors import BufferFullError, DeliveryError, ProducerClosedError
 from records.aggregation import AggregateBuilder
-from records.dead_letter import DeadLetter, read_dead_letters
+from records.dead_letter import DeadLetter
 from records.envelope import new_record_id, open_envelope, seal
 from records.errors import EnvelopeError, InvalidPartitionKey, RecordTooLarge
 from records.limits import MAX_RECORD_BYTES
@@ -29,7 +26,6 @@ from tests.integration.aggregated_support import (
     client_of,
     closed_port,
     endpoint_of,
-    environment_of,
     every_other_fails,
     read_back,
     tampering,
@@ -314,44 +310,6 @@ def test_a_record_of_any_age_is_given_up_in_the_end() -> None:
     assert "EndpointConnectionError" in error.error_message
 
 
-def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
-    stack: Endpoints, stream: Streams
-) -> None:
-    name = stream()
-    asked, go_on = threading.Event(), threading.Event()
-
-    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
-        if operation == "PutRecords":
-            asked.set()
-            go_on.wait(30)
-        return forward(body)
-
-    with tampering(endpoint_of(stack), tamper) as url:
-        producer = AggregatedProducer(client_of(url), name, linger=0)
-        try:
-            future = producer.put("k", b"x")
-            assert asked.wait(30)
-            producer.close(deadline=0.05)
-            error = future.exception(0)
-        finally:
-            go_on.set()
-        producer._thread.join(30)
-        assert not producer._thread.is_alive()
-    assert isinstance(error, DeliveryError)
-    assert (error.error_code, error.attempts) == ("ProducerClosed", 1)
-
-
-def test_a_callback_may_put_again(kinesis: "KinesisClient", stream: Streams) -> None:
-    name = stream()
-    second: Future[Future[PutResult]] = Future()
-    with AggregatedProducer(kinesis, name) as producer:
-        producer.put("k", b"1").add_done_callback(
-            lambda _done: second.set_result(producer.put("k", b"2"))
-        )
-        assert second.result(30).result(30).shard_id
-    assert len(read_back(kinesis, name)) == 2
-
-
 def test_record_ids_are_kept_minted_or_left_out(kinesis: "KinesisClient", stream: Streams) -> None:
     name = stream()
     own = new_record_id()
@@ -416,82 +374,3 @@ def test_a_client_that_breaks_is_retried_and_a_machine_that_breaks_leaves_nothin
 
 
 # As a person runs it.
-
-
-@pytest.fixture
-def program(stack: Endpoints) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    made: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str, url: str | None = None) -> "subprocess.Popen[bytes]":
-        made.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "producers.aggregated", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=ROOT,
-                env=environment_of(stack, url),
-            )
-        )
-        return made[-1]
-
-    yield start
-    for process in made:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_live_feed_travels_at_once_and_a_signal_ends_it_cleanly(
-    kinesis: "KinesisClient",
-    stream: Streams,
-    program: Callable[..., "subprocess.Popen[bytes]"],
-    number: signal.Signals,
-) -> None:
-    name = stream()
-    process = program(name, "--key-field=id")
-    assert process.stdin
-    process.stdin.write(b'{"id": 1}\n{"id": 2}\n')
-    process.stdin.flush()
-    eventually(lambda: sum(len(h.users()) for h in read_back(kinesis, name)) == 2, timeout=60)
-    process.send_signal(number)
-    assert process.stdout
-    out = process.stdout.read().decode()
-    assert process.wait(60) == 0
-    assert out == f"delivered 2 of 2 records to {name}, stopped by a signal after line 2\n"
-
-
-def test_nothing_there_is_one_clear_line_and_every_line_is_kept(
-    program: Callable[..., "subprocess.Popen[bytes]"], unique: Callable[[str], str], tmp_path: Path
-) -> None:
-    letters = tmp_path / "failed.dlq"
-    lines = [b"%d" % n for n in range(300)]
-    cases = {"ResourceNotFoundException": None, "RecordExpired": closed_port()}
-    for code, url in cases.items():
-        name = unique("missing")
-        process = program(name, "-", "--max-age=1", f"--dead-letter={letters}", url=url)
-        out, error = process.communicate(b"\n".join(lines), timeout=60)
-        assert process.returncode == 1
-        assert out.decode().startswith(f"delivered 0 of 300 records to {name}; 300 kept in")
-        (told,) = error.decode().splitlines()
-        assert told.startswith(f"producers.aggregated: 300 not delivered, {code}: ")
-    with letters.open("rb") as file:
-        kept = [open_envelope(each.data).payload for each in read_dead_letters(file)]
-    assert kept == lines * 2
-
-
-def test_bad_lines_harm_no_other(
-    kinesis: "KinesisClient", stream: Streams, program: Callable[..., "subprocess.Popen[bytes]"]
-) -> None:
-    name = stream()
-    process = program(name, "--key-field=id")
-    large = json.dumps({"id": "x", "fill": "x" * MAX_RECORD_BYTES}).encode()
-    given = b'{"id": "a"}\nnot json\n' + large + b'\n{"id": "b", "record_id": 5}\n{"id": "c"}\n'
-    out, error = process.communicate(given, timeout=60)
-    assert process.returncode == 1
-    assert b"delivered 2 of 5" in out
-    assert b"Traceback" not in error
-    for code in (b"InvalidPartitionKey", b"RecordTooLarge", b"EnvelopeError"):
-        assert b"1 not delivered, " + code in error
-    users = [json.loads(u.data)["id"] for h in read_back(kinesis, name) for u in h.users()]
-    assert users == ["a", "c"]

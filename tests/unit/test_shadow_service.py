@@ -1,71 +1,21 @@
 """The shadow service: answers, versions, errors; and every defect that emulators are known for."""
 
-import json
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot.shadows.protocol import SUBSCRIPTIONS, Limits, ShadowName, parse_topic
-from iot.shadows.service import ShadowService
-from iot.shadows.store import TOMBSTONE_SECONDS, SqliteShadowStore, StoredShadow, open_store
-
-CLASSIC = "$aws/things/lamp/shadow"
-T0 = 1_700_000_000
-
-
-_opened: list[SqliteShadowStore] = []
+from iot.shadows.protocol import Limits
+from iot.shadows.store import TOMBSTONE_SECONDS
+from tests.shadow_conversation import CLASSIC, T0, Conversation, close_stores, memory
 
 
 @pytest.fixture(autouse=True)
 def _close_stores() -> Iterator[None]:
     yield
-    while _opened:
-        _opened.pop().close()
-
-
-def memory() -> SqliteShadowStore:
-    store = SqliteShadowStore(":memory:")
-    _opened.append(store)
-    return store
-
-
-class Conversation:
-    """A service, its clock, and what it answered last."""
-
-    def __init__(
-        self, store: SqliteShadowStore | None = None, limits: Limits | None = None
-    ) -> None:
-        self.now = T0
-        self.service = ShadowService(store or memory(), clock=lambda: self.now + 0.9, limits=limits)
-
-    def ask(self, operation: str, body: Any = None, *, prefix: str = CLASSIC) -> dict[str, Any]:
-        """Send a request; return the answers by topic, the prefix left out."""
-        raw = (
-            body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        )
-        publications = self.service.handle(f"{prefix}/{operation}", raw)
-        answers = {p.topic.removeprefix(prefix + "/"): json.loads(p.payload) for p in publications}
-        assert len(answers) == len(publications)
-        return answers
-
-    def update(self, state: Any, **fields: Any) -> dict[str, Any]:
-        return self.ask("update", {"state": state, **fields})
-
-    def get(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self.ask("get")["get/accepted"]
-        return answer
-
-    def rejected(self, operation: str, body: Any, **more: Any) -> tuple[int, str]:
-        answers = self.ask(operation, body, **more)
-        assert list(answers) == [f"{operation}/rejected"]
-        answer = answers[f"{operation}/rejected"]
-        assert answer["timestamp"] == self.now
-        return answer["code"], answer["message"]
+    close_stores()
 
 
 @pytest.fixture
@@ -367,134 +317,6 @@ class TestErrors:
         assert conversation.rejected("update", {"state": {}}) == expected
 
 
-class TestEmulatorDefects:
-    """Each of these is wrong in at least one emulator."""
-
-    def test_null_desired_leaves_no_metadata(self, shadow: Conversation):
-        shadow.update({"desired": {"a": 1}, "reported": {"a": 1}})
-        shadow.update({"desired": None})
-        assert shadow.get()["state"] == {"reported": {"a": 1}}
-        assert shadow.get()["metadata"].keys() == {"reported"}
-
-    def test_true_is_not_one(self, shadow: Conversation):
-        shadow.update({"desired": {"a": True}})
-        assert shadow.update({"reported": {"a": 1}})["update/delta"]["state"] == {"a": True}
-
-    def test_one_is_one_point_zero(self, shadow: Conversation):
-        shadow.update({"desired": {"a": 1}})
-        assert "update/delta" not in shadow.update({"reported": {"a": 1.0}})
-
-    def test_array_metadata_per_element(self, shadow: Conversation):
-        shadow.update({"desired": {"a": [1, 2]}})
-        stamp = {"timestamp": T0}
-        assert shadow.get()["metadata"]["desired"] == {"a": [stamp, stamp]}
-
-    def test_an_update_does_not_stamp_everything(self, shadow: Conversation):
-        shadow.update({"desired": {"a": 1, "b": 1}})
-        shadow.now += 60
-        shadow.update({"desired": {"b": 2}})
-        stamps = shadow.get()["metadata"]["desired"]
-        assert stamps == {"a": {"timestamp": T0}, "b": {"timestamp": T0 + 60}}
-
-    def test_type_switch_leaves_no_stale_timestamp(self, shadow: Conversation):
-        shadow.update({"desired": {"a": 1}})
-        shadow.update({"desired": {"a": {"b": 1}}})
-        assert shadow.get()["metadata"]["desired"] == {"a": {"b": {"timestamp": T0}}}
-
-    def test_nulls_in_a_new_subtree_are_not_stored(self, shadow: Conversation):
-        shadow.update({"desired": {"a": {"b": None, "c": 1}}})
-        assert shadow.get()["state"]["desired"] == {"a": {"c": 1}}
-
-    def test_an_empty_object_is_kept(self, shadow: Conversation):
-        shadow.update({"desired": {"a": {"b": 1}, "c": 3, "d": {}}})
-        shadow.update({"desired": {"c": {}}})
-        assert shadow.get()["state"]["desired"] == {"a": {"b": 1}, "c": {}, "d": {}}
-
-    def test_the_token_is_in_delta_and_documents_too(self, shadow: Conversation):
-        answers = shadow.update({"desired": {"a": 1}}, clientToken="k")
-        assert [answer["clientToken"] for answer in answers.values()] == ["k", "k", "k"]
-
-    def test_the_code_is_a_number(self, shadow: Conversation):
-        assert type(shadow.ask("update", b"{")["update/rejected"]["code"]) is int
-
-    def test_timestamps_are_whole_seconds(self, shadow: Conversation):
-        answer = shadow.update({"desired": {"a": 1}})["update/accepted"]
-        assert answer["timestamp"] == T0
-        assert type(answer["timestamp"]) is int
-
-    def test_deleting_does_not_count(self, shadow: Conversation):
-        shadow.update({"desired": {"a": 1}})
-        assert shadow.ask("delete")["delete/accepted"]["version"] == 1
-
-    def test_shadows_do_not_mix(self, shadow: Conversation):
-        shadow.update({"desired": {"a": 1}})
-        named = f"{CLASSIC}/name/config"
-        answers = shadow.ask("update", {"state": {"desired": {"b": 1}}}, prefix=named)
-        assert answers["update/accepted"]["version"] == 1
-        assert shadow.get()["state"]["desired"] == {"a": 1}
-        shadow.ask("delete", prefix=named)
-        assert shadow.get()["version"] == 1
-
-
-class TestStore:
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        return tmp_path / "shadows.sqlite"
-
-    @pytest.fixture
-    def reopened(self, path: Path) -> Iterator[Conversation]:
-        with open_store(path) as store:
-            Conversation(store).update({"desired": {"a": [1.5, "é"]}})
-        with open_store(path) as store:
-            yield Conversation(store)
-
-    def test_shadows_survive_a_restart(self, reopened: Conversation):
-        assert reopened.get()["state"]["desired"] == {"a": [1.5, "é"]}
-        assert reopened.get()["version"] == 1
-        stamp = {"timestamp": T0}
-        assert reopened.get()["metadata"]["desired"] == {"a": [stamp, stamp]}
-
-    def test_so_does_the_memory_of_a_deleted_one(self, path: Path):
-        with open_store(path) as store:
-            conversation = Conversation(store)
-            conversation.update({"desired": {"a": 1}})
-            conversation.ask("delete")
-        with open_store(path) as store:
-            name = ShadowName("lamp")
-            assert store.load(name, now=T0) == StoredShadow(1, T0, None)
-            assert store.load(name, now=T0 + TOMBSTONE_SECONDS) is None
-
-    def test_two_services_cannot_share_a_file(self, path: Path, monkeypatch: pytest.MonkeyPatch):
-        """Both would answer each request, and one undo what the other wrote since it read."""
-        monkeypatch.setattr("iot.shadows.store.LOCK_SECONDS", 0.05)
-        with open_store(path) as store:
-            Conversation(store).update({"desired": {"a": 1}})
-            with pytest.raises(OSError, match="locked"), open_store(path):
-                pass
-        with open_store(path) as store:
-            assert Conversation(store).get()["version"] == 1
-
-    def test_an_update_that_cannot_be_stored_is_rejected_and_changes_nothing(self, path: Path):
-        with open_store(path) as store:
-            shadow = Conversation(store)
-            shadow.update({"desired": {"a": 1}})
-            ((pages,),) = store._database.execute("PRAGMA page_count")
-            store._database.execute(f"PRAGMA max_page_count={pages}")  # the disk is full
-            body = {"state": {"desired": {"a": "x" * 8000}}, "clientToken": "k"}
-            assert shadow.rejected("update", body) == (500, "Internal service failure")
-            assert shadow.ask("update", body)["update/rejected"]["clientToken"] == "k"
-            assert shadow.get()["state"]["desired"] == {"a": 1}
-            store._database.execute(f"PRAGMA max_page_count={pages + 100}")
-            assert shadow.ask("update", body)["update/accepted"]["version"] == 2
-
-    def test_a_file_that_is_no_store_is_named(self, path: Path):
-        path.write_text("this is not a database, and it is not to be overwritten")
-        with pytest.raises(OSError, match=re.escape(f"{path}: file is not a database")):
-            open_store(path).__enter__()
-        with pytest.raises(OSError, match="unable to open"):
-            open_store(path.parent).__enter__()
-
-
 @given(
     st.lists(
         st.tuples(
@@ -527,30 +349,3 @@ def test_version_counts_accepted_updates_and_get_agrees_with_documents(
         assert got["state"] == current["state"]
         assert difference == answers.get("update/delta", {}).get("state")
     assert (conversation.get()["version"] if version else 0) == version
-
-
-@pytest.mark.parametrize(
-    ("topic", "expected"),
-    [
-        ("$aws/things/lamp/shadow/get", (ShadowName("lamp"), "get")),
-        ("$aws/things/lamp/shadow/name/x/update", (ShadowName("lamp", "x"), "update")),
-        ("$aws/things/lamp/shadow/name/x/update/accepted", None),
-        ("$aws/things/lamp/shadow/name/get", None),
-        ("$aws/things/lamp/jobs/get", None),
-    ],
-)
-def test_topics(topic: str, expected: tuple[ShadowName, str] | None):
-    assert parse_topic(topic) == expected
-
-
-def test_no_subscription_matches_the_service_s_own_answers():
-    from paho.mqtt.client import topic_matches_sub  # noqa: PLC0415 - only here
-
-    for prefix in ("$aws/things/t/shadow", "$aws/things/t/shadow/name/n"):
-        for operation in ("get", "update", "delete"):
-            request = f"{prefix}/{operation}"
-            assert any(topic_matches_sub(each, request) for each in SUBSCRIPTIONS)
-            for answer in ("accepted", "rejected", "delta", "documents"):
-                topic = f"{request}/{answer}"
-                matched = [each for each in SUBSCRIPTIONS if topic_matches_sub(each, topic)]
-                assert not matched or parse_topic(topic) is None

@@ -1,0 +1,108 @@
+"""`python -m producers.aggregated` as a person runs it, on a real engine."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.stack.endpoints import Endpoints
+from records.dead_letter import read_dead_letters
+from records.envelope import open_envelope
+from records.limits import MAX_RECORD_BYTES
+from tests.integration.aggregated_support import (
+    closed_port,
+    environment_of,
+    read_back,
+)
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
+
+
+ROOT = Path(__file__).resolve().parents[2]
+Streams = Callable[..., str]
+
+
+@pytest.fixture
+def program(stack: Endpoints) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    made: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, url: str | None = None) -> "subprocess.Popen[bytes]":
+        made.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "producers.aggregated", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=ROOT,
+                env=environment_of(stack, url),
+            )
+        )
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_live_feed_travels_at_once_and_a_signal_ends_it_cleanly(
+    kinesis: "KinesisClient",
+    stream: Streams,
+    program: Callable[..., "subprocess.Popen[bytes]"],
+    number: signal.Signals,
+) -> None:
+    name = stream()
+    process = program(name, "--key-field=id")
+    assert process.stdin
+    process.stdin.write(b'{"id": 1}\n{"id": 2}\n')
+    process.stdin.flush()
+    eventually(lambda: sum(len(h.users()) for h in read_back(kinesis, name)) == 2, timeout=60)
+    process.send_signal(number)
+    assert process.stdout
+    out = process.stdout.read().decode()
+    assert process.wait(60) == 0
+    assert out == f"delivered 2 of 2 records to {name}, stopped by a signal after line 2\n"
+
+
+def test_nothing_there_is_one_clear_line_and_every_line_is_kept(
+    program: Callable[..., "subprocess.Popen[bytes]"], unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    letters = tmp_path / "failed.dlq"
+    lines = [b"%d" % n for n in range(300)]
+    cases = {"ResourceNotFoundException": None, "RecordExpired": closed_port()}
+    for code, url in cases.items():
+        name = unique("missing")
+        process = program(name, "-", "--max-age=1", f"--dead-letter={letters}", url=url)
+        out, error = process.communicate(b"\n".join(lines), timeout=60)
+        assert process.returncode == 1
+        assert out.decode().startswith(f"delivered 0 of 300 records to {name}; 300 kept in")
+        (told,) = error.decode().splitlines()
+        assert told.startswith(f"producers.aggregated: 300 not delivered, {code}: ")
+    with letters.open("rb") as file:
+        kept = [open_envelope(each.data).payload for each in read_dead_letters(file)]
+    assert kept == lines * 2
+
+
+def test_bad_lines_harm_no_other(
+    kinesis: "KinesisClient", stream: Streams, program: Callable[..., "subprocess.Popen[bytes]"]
+) -> None:
+    name = stream()
+    process = program(name, "--key-field=id")
+    large = json.dumps({"id": "x", "fill": "x" * MAX_RECORD_BYTES}).encode()
+    given = b'{"id": "a"}\nnot json\n' + large + b'\n{"id": "b", "record_id": 5}\n{"id": "c"}\n'
+    out, error = process.communicate(given, timeout=60)
+    assert process.returncode == 1
+    assert b"delivered 2 of 5" in out
+    assert b"Traceback" not in error
+    for code in (b"InvalidPartitionKey", b"RecordTooLarge", b"EnvelopeError"):
+        assert b"1 not delivered, " + code in error
+    users = [json.loads(u.data)["id"] for h in read_back(kinesis, name) for u in h.users()]
+    assert users == ["a", "c"]
