@@ -175,7 +175,11 @@ RUNNABLES = {
     "shadows": ("iot.shadows.__main__", "Serve AWS IoT's shadow topics on a plain broker."),
     "bridge": ("iot.bridge", "Move telemetry from MQTT into a stream."),
     "provision": ("infra.provision", "Create streams, tables, buckets and queues."),
-    "proxy": ("infra.proxy.__main__", "Stand before Kinesis and lose answers on request."),
+    "conformance": ("infra.conformance.__main__", "See what an endpoint answers other than AWS."),
+    "proxy": (
+        "infra.proxy.__main__",
+        "Make an emulator behave like AWS: quotas, faults, corrections.",
+    ),
 }
 
 

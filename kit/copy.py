@@ -48,7 +48,8 @@ TEMPLATES = (
     Template("iot/bridge.py", "move telemetry from MQTT into a stream and lose none of it"),
     Template("iot/fleet.py", "simulate a fleet of devices that remembers what it really sent"),
     Template("infra/provision.py", "create streams, tables, buckets and queues, idempotently"),
-    Template("infra/proxy", "lose Kinesis's answers on purpose and see what a producer does"),
+    Template("infra/proxy", "make an emulator behave like AWS: quotas, bad days, corrections"),
+    Template("infra/conformance", "see what an endpoint answers other than AWS"),
 )
 
 

@@ -70,7 +70,8 @@ class CopyPlan:
     @property
     def folders(self) -> tuple[PurePosixPath, ...]:
         """The target's packages, which need an ``__init__.py``; the target itself is ``.``."""
-        folders = {folder for file in self.files.values() for folder in file.parents}
+        modules = (file for file in self.files.values() if file.suffix == ".py")
+        folders = {folder for file in modules for folder in file.parents}
         return tuple(sorted(folders))
 
     def modules(self) -> dict[str, str]:

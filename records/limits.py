@@ -34,9 +34,18 @@ LIST_SHARDS_CALLS_PER_SECOND: Final = 1_000  # per stream
 DESCRIBE_STREAM_CALLS_PER_SECOND: Final = 10  # per account
 DESCRIBE_STREAM_SUMMARY_CALLS_PER_SECOND: Final = 20  # per account
 
+# AWS: Kinesis Data Streams API Reference, each operation's own page.
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Operations.html
+CONTROL_CALLS_PER_SECOND: Final = 5  # of most operations on streams, consumers and tags
+DESCRIBE_CONSUMER_CALLS_PER_SECOND: Final = 20  # per stream
+DESCRIBE_LIMITS_CALLS_PER_SECOND: Final = 1  # per account
+UPDATE_SHARD_COUNT_CALLS_PER_SECOND: Final = 10
+
 # AWS: Kinesis Data Streams Developer Guide, Large records; API Reference, UpdateMaxRecordSize.
 # https://docs.aws.amazon.com/streams/latest/dev/large-records.html
 MAX_LARGE_RECORD_BYTES: Final = 10 * MIB
+# "Bursts up to 10 MiBs, while averaging out to 1 MiB per second", once the maximum is raised.
+LARGE_RECORD_BURST_BYTES: Final = 10 * MIB
 
 # AWS: Kinesis Data Streams API Reference, GetRecords.
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html

@@ -54,8 +54,9 @@ class Cast:
         return self.folder / "kcl"
 
     def start_proxy(self, upstream: str) -> str:
-        """Start the proxy before `upstream` and return its URL."""
-        proxy = self._start("proxy", "infra.proxy", "--upstream", upstream, ready=False)
+        """Start the proxy before `upstream`, quotas and corrections on, and return its URL."""
+        likeness = ("--quotas", "aws", "--correct")
+        proxy = self._start("proxy", "infra.proxy", "--upstream", upstream, *likeness, ready=False)
         return proxy.wait_for_line(r"^ready (http\S+)", timeout=READY_SECONDS)[1]
 
     def start_shadow_service(self) -> GuardedProcess:
@@ -64,13 +65,14 @@ class Cast:
         session = ("--client-id", SHADOW_SERVICE_SESSION)
         return self._start("shadows", "iot.shadows", "--store", store, *session)
 
-    def start_consumer(self) -> GuardedProcess:
-        """Start the KCL consumer; it is reading when its events say so, 10 to 40 s later."""
+    def start_consumer(self, kinesis_url: str) -> GuardedProcess:
+        """Start the KCL consumer, led to `kinesis_url`; it reads 10 to 40 s later."""
         return self._start(
             "consumer",
             "consumers.kcl",
             *("--stream", self.stream, "--application", self.application, "--worker-id", WORKER_ID),
             *("--sink", f"sqlite:{self.sink}", "--work-dir", str(self.consumer_folder)),
+            environment={"AWS_ENDPOINT_URL_KINESIS": kinesis_url},
             ready=False,
             grace=CONSUMER_GRACE_SECONDS,
         )

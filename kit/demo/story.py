@@ -1,9 +1,9 @@
 """The story of the demo, told in order: what is started, what is broken, what is waited for.
 
-KCL sets the order. It must hold its leases before the stream is split, because on the emulators
-it cannot start on an empty lease table after a reshard. It is killed only after both children of
-the split have been taken up, because only its leader hands out new leases, and the dead leader's
-lock lasts two minutes; leases it already held it takes up again at once under the same worker ID.
+Producer and consumer both reach the engine through the proxy, with AWS's quotas and corrections on.
+KCL sets the order: it is killed only after both children of the split have been taken up, because
+only its leader hands out new leases, and the dead leader's lock lasts two minutes; leases it
+already held it takes up again at once under the same worker ID.
 """
 
 import json
@@ -30,6 +30,7 @@ STALL_SECONDS: Final = 150.0
 """How long nothing new may reach the sink before the story gives up: longer than KCL's leader
 lock of 120 s, so that a slow hand-over is seen as slow and not as loss."""
 
+THROTTLE_SECONDS: Final = 2.0
 SHADOW_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.25
 
@@ -88,16 +89,18 @@ class Story:
 
     def _start_services(self) -> GuardedProcess:
         self.watch.proxy_url = self.cast.start_proxy(self.kinesis_url)
+        self.narrator.step("the proxy stands before the engine, with AWS's quotas and corrections")
         self.cast.start_shadow_service()
         self.watch.shadows.connection.start()
         self.watch.shadows.connection.wait_ready(SHADOW_SECONDS)
-        consumer = self.cast.start_consumer()
-        self.narrator.step("proxy, shadow service and KCL are started; KCL needs 10 to 40 s")
+        consumer = self.cast.start_consumer(self.watch.proxy_url)
+        self.narrator.step("shadow service and KCL are started; KCL needs 10 to 40 s")
         return consumer
 
     def _start_producing(self) -> None:
         things, events = len(self.watch.shadows.things), self.watch.events
-        self.cast.start_bridge(self.watch.proxy_url or self.kinesis_url)
+        self._throttle()
+        self.cast.start_bridge(self.watch.proxy_url)
         self.cast.start_fleet(devices=things, events=events, seconds=self.seconds)
         self.narrator.step(f"{things} devices publish {events} events over {self.seconds:g} s")
 
@@ -149,7 +152,7 @@ class Story:
         self.watch.worker_kills += 1
         stored = self.watch.sink.stored()
         self.narrator.step(f"killed the consumer (kill -9) when {stored} events were stored")
-        consumer = self.cast.start_consumer()
+        consumer = self.cast.start_consumer(self.watch.proxy_url)
         self._wait(
             lambda: self.watch.sink.stored() > stored or self.watch.all_stored(),
             CONSUMER_START_SECONDS + STALL_SECONDS,
@@ -162,10 +165,20 @@ class Story:
         self.watch.shadows.desire(state)
         self.narrator.step(f"asked every device, through its shadow, for {json.dumps(state)}")
 
+    def _throttle(self) -> None:
+        """Let the first records of the run find every shard over its quota for a while."""
+        control.add(
+            self.watch.proxy_url,
+            action="throttle",
+            operation="PutRecords",
+            stream=self.cast.stream,
+            seconds=THROTTLE_SECONDS,
+        )
+        self.narrator.step(f"the first PutRecords will be throttled for {THROTTLE_SECONDS:g} s")
+
     def _lose_answers(self, count: int) -> None:
-        if self.watch.proxy_url is not None:
-            control.lose(self.watch.proxy_url, "PutRecords", count)
-            self.narrator.step(f"the next {count} PutRecords answers get lost after the commit")
+        control.lose(self.watch.proxy_url, "PutRecords", count)
+        self.narrator.step(f"the next {count} PutRecords answers get lost after the commit")
 
     def _wait_until_sent(self, share: float) -> None:
         self._wait(

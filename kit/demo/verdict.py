@@ -36,6 +36,7 @@ class Circumstances:
     shards_after: int
     worker_kills: int
     answers_lost: int
+    throttled: int
     shadows: int
     shadows_converged: int
 
@@ -72,6 +73,7 @@ class Verdict:
             # A run in which nothing went wrong proves nothing: the faults must have happened.
             "the stream was not resharded": met.shards_after <= met.shards_before,
             "no answer was lost after its commit": met.answers_lost == 0,
+            "nothing was throttled": met.throttled == 0,
             "the consumer was not killed": met.worker_kills == 0,
         }
         return [sentence for sentence, found in findings.items() if found]

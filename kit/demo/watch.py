@@ -1,7 +1,7 @@
 """Everything that the demo can see of itself while it runs, in one place."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from consumers.kcl.events import initialized_shards
 from infra.proxy import control
@@ -31,7 +31,7 @@ class Watch:
     kinesis: "KinesisClient"
     shadows: FleetShadows
     events: int
-    proxy_url: str | None = None
+    proxy_url: str = ""
     worker_kills: int = 0
     shards_before: int = 0
     ledger: Ledger = field(init=False)
@@ -63,7 +63,15 @@ class Watch:
 
     def answers_lost(self) -> int:
         """Return how many answers the proxy has lost after the commit."""
-        return 0 if self.proxy_url is None else int(control.status(self.proxy_url)["lost"])
+        return int(self._proxy_status()["lost"])
+
+    def throttled(self) -> int:
+        """Return how many records and reads the proxy has refused as over quota."""
+        return int(self._proxy_status()["throttled"])
+
+    def _proxy_status(self) -> dict[str, Any]:
+        """Return what the proxy counts; zeros before it was started."""
+        return control.status(self.proxy_url) if self.proxy_url else {"lost": 0, "throttled": 0}
 
     def snapshot(self) -> Snapshot:
         """Return the counts of this moment."""
@@ -95,6 +103,7 @@ class Watch:
             shards_after=len(self.shard_map().open_shards),
             worker_kills=self.worker_kills,
             answers_lost=self.answers_lost(),
+            throttled=self.throttled(),
             shadows=len(self.shadows.things),
             shadows_converged=len(self.shadows.converged),
         )

@@ -56,6 +56,7 @@ def test_every_promise_is_kept_through_a_reshard_lost_answers_and_a_kill(
     assert (verdict["shards_before"], verdict["shards_after"]) == (2, 3)
     assert verdict["worker_kills"] == 1
     assert verdict["answers_lost"] >= 2
+    assert verdict["throttled"] > 0
     assert verdict["duplicates_refused"] > 0, "a lost answer makes duplicates: where are they?"
     assert verdict["shadows"] == verdict["shadows_converged"] == 5
 
@@ -171,6 +172,7 @@ def test_the_verdict_sees_a_sink_that_was_tampered_with(
         shards_after=2,
         worker_kills=1,
         answers_lost=1,
+        throttled=1,
         shadows=1,
         shadows_converged=1,
     )

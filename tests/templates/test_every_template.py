@@ -17,6 +17,7 @@ ROOMS = ("records", "producers", "consumers", "iot", "infra")
 STARTED_BY_OTHERS = {
     "consumers/kcl/child.py",  # by the MultiLangDaemon, one for each shard
     "consumers/kcl/jars.py",  # by `make` and the Dockerfile; holds the jars against their digests
+    "infra/emulators",  # by us; writes docs/emulators.md
     "infra/guard.py",  # by infra.processes; ends a process when its parent has died
     "infra/stack/reaper.py",  # by infra.stack; removes containers when their owner has died
     "infra/stack/supervisor.py",  # by `kit up`; holds a stack until `kit down`

@@ -14,6 +14,7 @@ HARD_DAY = Circumstances(
     shards_after=3,
     worker_kills=1,
     answers_lost=2,
+    throttled=3,
     shadows=2,
     shadows_converged=2,
 )
@@ -43,6 +44,7 @@ def test_a_run_that_kept_its_promises_is_accepted() -> None:
         (SENT, EFFECTS, replace(HARD_DAY, shadows_converged=1), "1 of 2 shadows"),
         (SENT, EFFECTS, replace(HARD_DAY, shards_after=2), "not resharded"),
         (SENT, EFFECTS, replace(HARD_DAY, answers_lost=0), "no answer was lost"),
+        (SENT, EFFECTS, replace(HARD_DAY, throttled=0), "nothing was throttled"),
         (SENT, EFFECTS, replace(HARD_DAY, worker_kills=0), "not killed"),
     ],
 )

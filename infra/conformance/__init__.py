@@ -1,0 +1,1 @@
+"""What AWS documents about Kinesis and DynamoDB, as checks that run against any endpoint."""

@@ -1,0 +1,1 @@
+"""What emulators answer otherwise than AWS does, put right."""

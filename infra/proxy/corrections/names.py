@@ -1,0 +1,67 @@
+"""The corrections by name: what is wrong where, and what AWS does instead."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+LIST_SHARDS_FILTER: Final = "list-shards-filter"
+ENDING_SEQUENCE_NUMBER: Final = "ending-sequence-number"
+SUBSCRIBE_INITIAL_RESPONSE: Final = "subscribe-initial-response"
+SUBSCRIBE_CHILD_SHARDS: Final = "subscribe-child-shards"
+CBOR_TYPES: Final = "cbor-types"
+
+# AWS: Kinesis Data Streams API Reference, ShardFilter, SequenceNumberRange, SubscribeToShard,
+# SubscribeToShardEvent and Record. The CBOR is in no public page: it is what the Java SDK reads
+# and writes.
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SequenceNumberRange.html
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShardEvent.html
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Record.html
+ALL: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        LIST_SHARDS_FILTER: (
+            "ListShards: kinesis-mock 0.5 and 0.6 (and LocalStack 4 over it) answer AT_TRIM_HORIZON"
+            " with the children as well as their parents and forget the filter from the second page"
+            " on; AWS answers the shards that were open then, so that KCL can start after a reshard"
+        ),
+        ENDING_SEQUENCE_NUMBER: (
+            "ListShards and DescribeStream: kinesis-mock and LocalStack end every closed shard at"
+            " 9223372036854775807, below its own start; AWS ends it at or above its last record"
+        ),
+        SUBSCRIBE_INITIAL_RESPONSE: (
+            "SubscribeToShard: kinesis-mock leaves out the initial-response event, without which"
+            " boto3 reads no other; AWS sends it first"
+        ),
+        SUBSCRIBE_CHILD_SHARDS: (
+            "SubscribeToShard: kinesis-mock and LocalStack never say that a shard has ended; AWS"
+            " sends a last event with ChildShards and ends the stream"
+        ),
+        CBOR_TYPES: (
+            "CBOR answers: kinesis-mock writes blobs as base64 text, timestamps as bare integers,"
+            " absent members as null and events in JSON, MiniStack writes timestamps as bare"
+            " seconds; AWS writes bytes, tagged milliseconds, nothing and CBOR"
+        ),
+    }
+)
+"""Each correction, with the sentence that `--help` and the status show."""
+
+
+def parse(text: str) -> frozenset[str]:
+    """Return the corrections that a list switches on.
+
+    Args:
+        text: `all`, names with commas between them, or names with a `-` before those that are
+            taken out again: `all,-cbor-types`. The empty text switches none on.
+
+    Raises:
+        ValueError: A name is not known; the message has those that are.
+    """
+    chosen: set[str] = set()
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name = word.removeprefix("-")
+        if name != "all" and name not in ALL:
+            raise ValueError(f"no correction is called {name!r}; there are all, {', '.join(ALL)}")
+        named = set(ALL) if name == "all" else {name}
+        chosen = chosen - named if word.startswith("-") else chosen | named
+    return frozenset(chosen)

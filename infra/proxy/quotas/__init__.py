@@ -1,0 +1,1 @@
+"""What AWS would admit: pure rules, with the clock given to them."""
