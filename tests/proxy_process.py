@@ -70,7 +70,12 @@ GET_POLICY = {
 }
 
 
-def ask(url: str, body: bytes = b"{}") -> tuple[int, bytes]:
+def policy_of(stream: str) -> bytes:
+    """The body of that call, such that AWS would take it."""
+    return b'{"ResourceARN":"arn:aws:kinesis:us-east-1:000000000000:stream/%b"}' % stream.encode()
+
+
+def ask(url: str, body: bytes = policy_of("orders")) -> tuple[int, bytes]:
     """Make a call that every upstream can answer; return its status and body."""
     connection = connection_to(url)
     try:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from infra.proxy.exchange import Answer, Handler, Incoming, Reply, send
 from infra.proxy.serve.listen import Address, listening
 from infra.proxy.upstream import Upstream
+from tests.support import eventually
 
 TEXT = CIMultiDict({"X-Kind": "text"})
 
@@ -154,3 +155,14 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 def tracebacks(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.exc_info]
+
+
+def stands_still(value: Callable[[], int], *, every: float = 0.05) -> None:
+    """Wait until a number has been seen unchanged ten times in a row."""
+    last = [-1] * 10
+
+    def still() -> bool:
+        last[:] = [*last[1:], value()]
+        return len(set(last)) == 1 and last[0] > 0
+
+    eventually(still, every=every, timeout=60)

@@ -37,14 +37,15 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from infra.conformance import report
 from infra.conformance.check import Check
-from infra.conformance.ground import Ground
+from infra.conformance.ground import PATIENCE_SECONDS, Ground
 from infra.conformance.run import CHECK_SECONDS, Outcome, Verdict, all_checks, matching, run_checks
 from infra.errors import AwsRefusedError
 from infra.safety import require_local
 
 JOBS = 8
-AWS_CHECK_SECONDS = 300.0
-"""A stream takes half a minute to be made or resharded there."""
+AWS_CHECK_SECONDS = 600.0
+AWS_PATIENCE_SECONDS = 240.0
+"""A stream takes half a minute to be made there, and minutes to be resharded."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,16 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
     try:
         with _stopped_by_signals():
-            seconds = AWS_CHECK_SECONDS if arguments.aws else CHECK_SECONDS
-            return _run(checks, jobs=arguments.jobs, seconds=seconds, as_json=arguments.json)
+            return _run(checks, arguments)
     except _StoppedBySignal as stopped:
         print(f"stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)
         return 128 + stopped.number
 
 
-def _run(checks: Sequence[Check], *, jobs: int, seconds: float, as_json: bool) -> int:
+def _run(checks: Sequence[Check], arguments: argparse.Namespace) -> int:
+    seconds = AWS_CHECK_SECONDS if arguments.aws else CHECK_SECONDS
     try:
-        ground = Ground()
+        ground = Ground(patience=AWS_PATIENCE_SECONDS if arguments.aws else PATIENCE_SECONDS)
         _reach(ground, checks)
     except (BotoCoreError, HTTPClientError) as error:
         print(f"the endpoint cannot be reached: {error}", file=sys.stderr)
@@ -82,15 +83,15 @@ def _run(checks: Sequence[Check], *, jobs: int, seconds: float, as_json: bool) -
     width = max(len(each.name) for each in checks)
 
     def tell(outcome: Outcome) -> None:
-        if not as_json:
+        if not arguments.json:
             print(report.line(outcome, width=width), flush=True)
 
     try:
-        outcomes = run_checks(checks, ground, jobs=jobs, seconds=seconds, tell=tell)
+        outcomes = run_checks(checks, ground, jobs=arguments.jobs, seconds=seconds, tell=tell)
     finally:
         for problem in ground.clean_up():
             print(f"not deleted: {problem}", file=sys.stderr)
-    print(report.as_json(outcomes) if as_json else report.summary(outcomes), flush=True)
+    print(report.as_json(outcomes) if arguments.json else report.summary(outcomes), flush=True)
     return 1 if any(each.verdict is Verdict.FAILED for each in outcomes) else 0
 
 

@@ -12,6 +12,7 @@ documents, and raises `Deviation` when it does not::
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import ClientError
 
@@ -19,6 +20,9 @@ from infra.conformance.ground import Deviation, Ground
 
 INVALID = ("ValidationException", "InvalidArgumentException")
 """How AWS refuses an argument; which of the two is seldom documented."""
+
+_CLOCK_DIFFERENCE = timedelta(minutes=5)
+"""Between the endpoint and this machine; AWS refuses signatures that are further off."""
 
 _UNKNOWN_OPERATION_CODES = frozenset(
     {
@@ -88,6 +92,12 @@ def expect(condition: object, expected: str, found: object) -> None:
     """Raise `Deviation` unless a condition holds."""
     if not condition:
         raise Deviation(expected, found if isinstance(found, str) else repr(found))
+
+
+def about_now(found: datetime) -> None:
+    """Raise `Deviation` unless a time is now, as far as two clocks agree."""
+    near = abs(found - datetime.now(UTC)) < _CLOCK_DIFFERENCE
+    expect(near, "about now", str(found))
 
 
 def refused(codes: str | tuple[str, ...], call: Callable[[], object]) -> ClientError:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 30.0
+"""How long engines on this machine may take to make or change something."""
+
 POLL_SECONDS = 0.1
 THROTTLE_WAIT_SECONDS = 0.5
 THROTTLE_ATTEMPTS = 40
@@ -60,15 +63,24 @@ class StoppedError(Exception):
 class Ground:
     """Clients and resources for all checks of one run; safe to use from several threads.
 
+    Args:
+        session: Where the clients come from; None is boto3's own rules.
+        patience: How long a stream, table or consumer may take to become what it is to be, in
+            seconds.
+
     Attributes:
+        patience: As given.
         kinesis: A Kinesis client that sees every error except throttling, which it waits out.
         kinesis_throttled: A Kinesis client that sees every error.
         dynamodb: A DynamoDB client that sees every error except throttling.
         dynamodb_throttled: A DynamoDB client that sees every error.
     """
 
-    def __init__(self, session: boto3.session.Session | None = None) -> None:
+    def __init__(
+        self, session: boto3.session.Session | None = None, *, patience: float = PATIENCE_SECONDS
+    ) -> None:
         session = session or boto3.session.Session()
+        self.patience = patience
         self._check = threading.local()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -166,17 +178,20 @@ class Ground:
                 self._check.mine = mine
         return future.result(timeout=self._remaining())
 
-    def eventually(self, look: Callable[[], T | None], *, expected: str, within: float = 30.0) -> T:
+    def eventually(
+        self, look: Callable[[], T | None], *, expected: str, within: float | None = None
+    ) -> T:
         """Look until something true is seen, and return that.
 
         Args:
             look: Returns something false for "not yet"; what it raises goes to the caller.
             expected: What it waits for.
-            within: Seconds.
+            within: Seconds; None is the ground's patience.
 
         Raises:
             Deviation: It is not seen in time.
         """
+        within = self.patience if within is None else within
         end = time.monotonic() + min(within, self._remaining())
         while True:
             if seen := look():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.conformance.ground import Deviation, Ground
+from records.limits import MAX_HASH_KEY
 
 if TYPE_CHECKING:
     from types_boto3_kinesis.type_defs import GetRecordsOutputTypeDef, RecordTypeDef, ShardTypeDef
@@ -14,7 +15,6 @@ READ_PAUSE_SECONDS = 0.25
 """Between two empty answers; a shard takes five GetRecords a second."""
 
 READ_SECONDS = 15.0
-LAST_HASH_KEY = 2**128 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ def iterator(ground: Ground, stream: str, shard_id: str, kind: str, **more: Any)
         **more,
     )
     return answer["ShardIterator"]
+
+
+def beginning(ground: Ground, stream: str, shard_id: str | None = None) -> str:
+    """Return an iterator at the beginning of a shard; of the stream's first one when None."""
+    return iterator(ground, stream, shard_id or first_shard(ground, stream), "TRIM_HORIZON")
 
 
 def read(ground: Ground, start: str, count: int, **more: Any) -> "list[RecordTypeDef]":
@@ -101,6 +106,11 @@ def texts(records: "Sequence[RecordTypeDef]") -> list[str]:
     return [record["Data"].decode() for record in records]
 
 
+def first_shard(ground: Ground, stream: str) -> str:
+    """Return the ID of a stream's first shard."""
+    return ground.kinesis.list_shards(StreamName=stream)["Shards"][0]["ShardId"]
+
+
 def shards(ground: Ground, stream: str) -> "list[ShardTypeDef]":
     """Return all shards of a stream, open and closed, in the order of their hash ranges and IDs."""
     found = ground.kinesis.list_shards(StreamName=stream)["Shards"]
@@ -151,7 +161,7 @@ def ending(shard: "ShardTypeDef") -> int | None:
     return None if found is None else int(found)
 
 
-def gaps(found: "Sequence[ShardTypeDef]", first: int = 0, last: int = LAST_HASH_KEY) -> str:
+def gaps(found: "Sequence[ShardTypeDef]", first: int = 0, last: int = MAX_HASH_KEY) -> str:
     """Say where the hash ranges of shards leave a gap or overlap; empty if they make one whole."""
     at = first
     for low, high in sorted(hash_range(shard) for shard in found):

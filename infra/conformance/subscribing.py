@@ -1,13 +1,17 @@
 """Consumers and subscriptions as several checks need them."""
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from infra.conformance.ground import Deviation, Ground
-from infra.conformance.shards import first_shard
+from infra.conformance.records import first_shard
+from infra.conformance.records import put as put_record
 from infra.conformance.wire import Subscription
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis.type_defs import ConsumerDescriptionTypeDef
 
 _EVENT_SECONDS = 15.0
 _MAX_EVENTS = 50
@@ -15,17 +19,20 @@ _MAX_EVENTS = 50
 
 def consumer(ground: Ground, stream: str) -> str:
     """Register a consumer with a stream, wait until it is ACTIVE, and return its ARN."""
-    made = ground.kinesis.register_stream_consumer(
-        StreamARN=ground.arn(stream), ConsumerName=ground.unique("consumer")
-    )
-    arn = made["Consumer"]["ConsumerARN"]
+    arn, name = ground.arn(stream), ground.unique("consumer")
+    ground.kinesis.register_stream_consumer(StreamARN=arn, ConsumerName=name)
+    return active(ground, arn, name)["ConsumerARN"]
 
-    def active() -> bool:
-        found = ground.kinesis.describe_stream_consumer(ConsumerARN=arn)
-        return found["ConsumerDescription"]["ConsumerStatus"] == "ACTIVE"
 
-    ground.eventually(active, expected="the consumer ACTIVE")
-    return arn
+def active(ground: Ground, stream_arn: str, name: str) -> "ConsumerDescriptionTypeDef":
+    """Wait until a consumer is ACTIVE, and return its description."""
+
+    def look() -> "ConsumerDescriptionTypeDef | None":
+        found = ground.kinesis.describe_stream_consumer(StreamARN=stream_arn, ConsumerName=name)
+        described = found["ConsumerDescription"]
+        return described if described["ConsumerStatus"] == "ACTIVE" else None
+
+    return ground.eventually(look, expected=f"consumer {name} ACTIVE")
 
 
 def subscribed(ground: Ground, stream: str, **position: Any) -> Subscription:
@@ -60,12 +67,7 @@ def refusal_of(subscription: Subscription) -> str:
 
 def put(ground: Ground, stream: str, *texts: str) -> list[str]:
     """Put a record for each text, one after the other; return their sequence numbers."""
-    return [
-        ground.kinesis.put_record(StreamName=stream, PartitionKey="k", Data=text.encode())[
-            "SequenceNumber"
-        ]
-        for text in texts
-    ]
+    return [str(put_record(ground, stream, text).sequence_number) for text in texts]
 
 
 def records_of(subscription: Subscription, count: int) -> tuple[list[str], str]:

@@ -20,9 +20,9 @@ from infra.errors import StackError
 from infra.processes import GuardedProcess, start
 from infra.stack.broker import on_free_port
 from infra.stack.containers import LOCALSTACK_IMAGE, containers_stack
-from infra.stack.embedded import start_kinesis
+from infra.stack.embedded import start_kinesis, start_ministack
 from infra.stack.endpoints import without_aws_settings
-from infra.stack.health import check_dynamodb, check_http, check_kinesis
+from infra.stack.health import check_dynamodb, check_kinesis
 from infra.stack.nodejs import npm_package
 
 _START_SECONDS = 60.0
@@ -58,31 +58,7 @@ def kinesis_mock(log_dir: Path) -> Iterator[Engine]:
 @contextmanager
 def ministack(log_dir: Path) -> Iterator[Engine]:
     """Run MiniStack; unlike in the embedded stack it serves Kinesis too."""
-    scratch = log_dir / "ministack"
-    scratch.mkdir(parents=True, exist_ok=True)
-
-    def on_port(port: int) -> tuple[GuardedProcess, str]:
-        url = f"http://127.0.0.1:{port}"
-        settings = {
-            "BIND_HOST": "127.0.0.1",
-            "GATEWAY_PORT": str(port),
-            "SERVICES": "kinesis,dynamodb",
-            "LOG_LEVEL": "WARNING",
-            "TMPDIR": str(scratch),
-            "DOCKER_HOST": f"unix://{scratch}/no-docker.sock",  # it looks for stray containers
-        }
-        process = start(
-            [sys.executable, "-m", "ministack"],
-            name="ministack",
-            log_dir=log_dir,
-            env=without_aws_settings(os.environ) | settings,
-            cwd=scratch,
-            ready=lambda: check_http(url, "/_ministack/ready", service="MiniStack") is None,
-            ready_timeout=_START_SECONDS,
-        )
-        return process, url
-
-    process, url = on_free_port(on_port)
+    process, url = start_ministack(log_dir, services=("kinesis", "dynamodb"))
     version = importlib.metadata.version("ministack")
     with process:
         yield Engine("MiniStack", url, f"PyPI ministack {version}", dynamodb=f"MiniStack {version}")

@@ -34,6 +34,7 @@ more; 2 for bad usage, a scenario that cannot be used, or AWS as the upstream.
 
 import argparse
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -58,8 +59,6 @@ from infra.proxy.view import JsonView, LiveView, PlainView, Ready, View
 from infra.safety import is_loopback
 
 logger = logging.getLogger(__name__)
-
-_LOOK_EVERY_SECONDS = 0.25
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,14 +103,14 @@ async def _serve(settings: ProxySettings, view: View) -> None:
         loop.add_signal_handler(number, stopped.set)
     async with running_proxy(settings) as proxy:
         ca_file = str(settings.ca_file) if proxy.tls_url else None
+        gc.freeze()  # what is there now stays; to search it all again takes tens of milliseconds
         view.ready(Ready(url=proxy.url, tls_url=proxy.tls_url, ca_file=ca_file))
         with view.showing():
             while not stopped.is_set():
-                view.update(proxy.status())
                 try:
-                    await asyncio.wait_for(stopped.wait(), _LOOK_EVERY_SECONDS)
+                    await asyncio.wait_for(stopped.wait(), view.look_every_seconds)
                 except TimeoutError:
-                    continue
+                    view.update(proxy.status())
     view.end(proxy.status())
 
 

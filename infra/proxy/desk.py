@@ -4,8 +4,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from multidict import CIMultiDict
 
@@ -22,14 +22,32 @@ from infra.proxy.upstream import Upstream, UpstreamError
 _TARGET = {Service.KINESIS: "Kinesis_20131202", Service.DYNAMODB: "DynamoDB_20120810"}
 
 
+_MAX_OPERATIONS: Final = 200
+_OTHER: Final = "other"
+
+
 @dataclass(slots=True)
 class Tally:
-    """What has happened so far, by operation; a request without one counts as `METHOD /path`."""
+    """What has happened so far, by operation; a request without one counts as its method.
+
+    Any client can make up operations: from the 201st on, those that are new count as `other`.
+    """
 
     requests: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     corrected: Counter[str] = field(default_factory=Counter)
     upstream_errors: int = 0
+
+    def arrived(self, operation: str) -> str:
+        """Count a request, and return what its operation counts as."""
+        name = self.named(operation)
+        self.requests[name] += 1
+        return name
+
+    def named(self, operation: str) -> str:
+        """Return what an operation counts as."""
+        known = operation in self.requests or len(self.requests) < _MAX_OPERATIONS
+        return operation if known else _OTHER
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,13 +89,18 @@ class Desk:
 
         Args:
             call: The call.
-            parameters: What to send in place of its own; None sends its bytes untouched.
+            parameters: What to send in place of its own; None sends its body untouched.
 
         Raises:
             UpstreamError: There was no answer.
         """
         body = None if parameters is None else encode(parameters, cbor=call.cbor)
-        return await self.upstream.fetch(call.incoming, body)
+        incoming = call.incoming
+        if "Accept-Encoding" in incoming.headers:  # the answer will be read here
+            headers = incoming.headers.copy()
+            headers["Accept-Encoding"] = "identity"
+            incoming = replace(incoming, headers=headers)
+        return await self.upstream.fetch(incoming, body)
 
     async def ask(self, call: Call, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Make a call of our own, in JSON, under the identity of a call that came in.

@@ -35,7 +35,7 @@ class Subject:
     """What a fault may look at.
 
     Attributes:
-        operation: The API operation such as `PutRecords`, or `METHOD /path` for any other request.
+        operation: The API operation such as `PutRecords`, or the HTTP method of any other.
         stream: The stream's name, where the request has one.
         shard: Of GetRecords, GetShardIterator and SubscribeToShard; None for puts.
     """
@@ -102,6 +102,8 @@ class Fault:
         operations = self.operations or _SUITS.get(self.action)
         if operations is not None and subject.operation not in operations:
             return False
+        if self.action is Action.SEND_TWICE and subject.operation == _SUBSCRIBE:
+            return False
         if self.stream not in (None, subject.stream):
             return False
         # A put may go to any shard, so it sets off the throttling of each.
@@ -140,6 +142,7 @@ _ENTRY_CODES: Final = ("ProvisionedThroughputExceededException", "InternalFailur
 _CODES: Final = {500: "InternalFailure", 503: "ServiceUnavailable"}
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.]*")
 _PUTS: Final = ("PutRecord", "PutRecords")
+_SUBSCRIBE: Final = "SubscribeToShard"  # the first one's answer would last for five minutes
 
 _SUITS: Final = {
     Action.PARTIAL: ("PutRecords",),
@@ -201,6 +204,8 @@ def _checks_of_action(fault: Fault) -> Iterator[tuple[str, bool, str]]:
     suits = _SUITS.get(action)
     good = suits is None or set(fault.operations) <= set(suits)
     yield "operations", good, f"{action} is for {', '.join(suits or ())}"
+    good = action is not Action.SEND_TWICE or _SUBSCRIBE not in fault.operations
+    yield "operations", good, f"{action} is not for {_SUBSCRIBE}"
     if action in (Action.DELAY, Action.THROTTLE):
         yield "seconds", fault.seconds is not None, f"{action} needs a number of seconds"
     if action is Action.ERROR:

@@ -63,9 +63,13 @@ class FaultPlan:
     Args:
         seed: Where chance begins.
         clock: Seconds of a clock that never goes back.
+
+    Attributes:
+        throttled_total: Records and calls that `throttle` has refused, cleared faults' too.
     """
 
     def __init__(self, *, seed: int = 0, clock: Callable[[], float]) -> None:
+        self.throttled_total = 0
         self._seed = seed
         self._clock = clock
         self._began = clock()
@@ -195,6 +199,7 @@ class FaultPlan:
         for rule in self._rules.values():
             if rule.open(Action.THROTTLE, now) and rule.fault.concerns(subject):
                 rule.affected += records
+                self.throttled_total += records
                 return rule.fault.reason
         return None
 

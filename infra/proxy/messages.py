@@ -18,12 +18,13 @@ from multidict import CIMultiDict
 from infra.proxy.exchange import Answer, Incoming
 
 ACCOUNT: Final = "000000000000"
-"""The account in messages; every local engine has this one."""
+"""The account in messages, and of every access key that names none."""
 
 _CBOR_TYPE: Final = "application/x-amz-cbor-1.1"
 _KEEP_TIMES: Final = {1: lambda value, _immutable: cbor2.CBORTag(1, value)}
 """AWS tags timestamps with 1 and milliseconds, where the tag means seconds: left as they are."""
 
+_ACCOUNT_ID: Final = re.compile(r"[0-9]{12}")
 _CREDENTIAL: Final = re.compile(r"Credential=([^/,\s]+)/[^/,\s]+/([^/,\s]+)/")
 
 
@@ -46,9 +47,12 @@ class MalformedBodyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose call it is, as the signature says: emulators keep accounts and regions apart by it."""
+    """Whose call it is, as the signature says: emulators keep accounts and regions apart by it.
 
-    access_key: str
+    They take an access key of twelve digits for an account; all others belong to one account.
+    """
+
+    account: str
     region: str
 
 
@@ -110,9 +114,11 @@ def call_of(incoming: Incoming) -> Call | None:
 
 
 def identity_of(headers: Mapping[str, str]) -> Identity:
-    """Return whose call it is: the access key and the region in the signature's scope."""
+    """Return whose call it is, from the access key and the region in the signature's scope."""
     found = _CREDENTIAL.search(headers.get("Authorization", ""))
-    return Identity(found[1], found[2]) if found else Identity("", "")
+    if found is None:
+        return Identity(ACCOUNT, "")
+    return Identity(found[1] if _ACCOUNT_ID.fullmatch(found[1]) else ACCOUNT, found[2])
 
 
 def decode(body: bytes, *, cbor: bool) -> dict[str, Any]:

@@ -10,10 +10,8 @@ from typing import Final
 from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer, Incoming, Reply, send
 from infra.proxy.fault import Action, Subject
-from infra.proxy.faults import Strike
 from infra.proxy.messages import (
     Call,
-    Identity,
     MalformedBodyError,
     Refusal,
     Service,
@@ -23,6 +21,7 @@ from infra.proxy.messages import (
 )
 from infra.proxy.operations.subscribe import subscribe
 from infra.proxy.relay import relay
+from infra.proxy.repeats import Repeats
 from infra.proxy.replies import Kept, Late, Lost, Nowhere
 from infra.proxy.streams import stream_of
 from infra.proxy.strikes import Strikes
@@ -35,18 +34,6 @@ _THAW_SECONDS: Final = 0.05
 """How often a request that is held looks whether it has been thawed."""
 
 
-_Alike = tuple[Subject, Identity, str]
-
-
-def _alike(call: Call, subject: Subject) -> _Alike:
-    """Return what two calls have in common of which one can have the other's answer."""
-    return subject, call.identity, call.content_type
-
-
-def _refusal(call: Call | None, refusal: Refusal) -> Answer:
-    return plain_error(refusal) if call is None else refusal_to(call, refusal)
-
-
 class Pipeline:
     """Carries requests, each in the task that the server gave it.
 
@@ -56,13 +43,13 @@ class Pipeline:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._repeats: dict[_Alike, tuple[Answer, Strike]] = {}
+        self._repeats = Repeats(desk.faults)
 
     async def handle(self, incoming: Incoming, reply: Reply) -> None:
         """Answer one request."""
         desk = self._desk
         operation = operation_of(incoming)
-        desk.tally.requests[operation] += 1
+        counted = desk.tally.arrived(operation)
         call = call_of(incoming)
         try:
             if not desk.faults.active:
@@ -72,7 +59,7 @@ class Pipeline:
             with self._struck(subject) as strikes:
                 await self._misbehave(incoming, call, reply, subject, strikes)
         except MalformedBodyError as error:
-            desk.tally.refused[operation] += 1
+            desk.tally.refused[counted] += 1
             await send(_refusal(call, Refusal("SerializationException", str(error))), reply)
         except UpstreamError as error:
             desk.tally.upstream_errors += 1
@@ -123,7 +110,8 @@ class Pipeline:
         if (expire := strikes.get(Action.EXPIRE_ITERATOR)) and call is not None:
             strikes.happened(expire)
             self._desk.iterators.expire(str(call.parameters.get("ShardIterator", "")))
-        elif await self._repeated(call, reply, subject):
+        elif call is not None and (again := self._repeats.take(call, subject)) is not None:
+            await send(again, reply)
             return
         if twice := strikes.get(Action.SEND_TWICE):
             first = Nowhere()
@@ -131,19 +119,6 @@ class Pipeline:
             if first.carried_out:
                 strikes.happened(twice)
         await self._carry(incoming, call, self._disturbed(call, reply, subject, strikes), strikes)
-
-    async def _repeated(self, call: Call | None, reply: Reply, subject: Subject) -> bool:
-        """Answer with what an earlier call of the same kind was answered, if that is due."""
-        if call is None or not self._repeats:
-            return False
-        answer, strike = self._repeats.pop(_alike(call, subject), (None, None))
-        if answer is None or strike is None:
-            return False
-        wanted = self._desk.faults.knows(strike.fault)
-        self._desk.faults.settle(strike, happened=wanted)
-        if wanted:
-            await send(answer, reply)
-        return wanted
 
     def _disturbed(
         self, call: Call | None, reply: Reply, subject: Subject, strikes: Strikes
@@ -153,7 +128,7 @@ class Pipeline:
         if strikes.is_due(Action.REPEAT) and call is not None and subject.stream is not None:
 
             def keep(answer: Answer) -> None:
-                self._repeats[_alike(call, subject)] = (answer, strikes.keep(Action.REPEAT))
+                self._repeats.keep(call, answer, strikes.keep(Action.REPEAT))
 
             reply = Kept(reply, keep)
         for action in (Action.LOSE, Action.RESET_AFTER):
@@ -177,12 +152,19 @@ class Pipeline:
         if call is None or not is_treated(call, desk):
             await self._relay(incoming, reply)
             return
+        # Read first: from here on, what cannot be read is the upstream's.
+        _ = call.parameters
         if call.operation == SUBSCRIBE:
             answer = await subscribe(call, desk, reply)
         else:
-            answer = await treat(call, desk, strikes)
+            try:
+                answer = await treat(call, desk, strikes)
+            except MalformedBodyError as error:
+                text = f"the upstream's answer to {call.operation} cannot be read: {error}"
+                raise UpstreamError("ServiceUnavailable", text, 502) from error
         if answer is not None:
-            desk.tally.refused[call.operation] += answer.refused
+            if answer.refused:
+                desk.tally.refused[desk.tally.named(call.operation)] += 1
             await send(answer, reply)
 
     async def _relay(self, incoming: Incoming, reply: Reply) -> None:
@@ -191,3 +173,7 @@ class Pipeline:
             incoming.method, incoming.target, incoming.headers, incoming.body
         ) as answer:
             await relay(answer, reply, self._desk.tally)
+
+
+def _refusal(call: Call | None, refusal: Refusal) -> Answer:
+    return plain_error(refusal) if call is None else refusal_to(call, refusal)

@@ -59,8 +59,8 @@ def status_of(desk: Desk, upstream_url: str) -> dict[str, Any]:
             for name in operations
         },
         "lost": faults["lost"],
-        "throttled": sum(row["throttled"] for row in shards)
-        + sum(row["affected"] for row in faults["by_name"].values() if row["action"] == "throttle"),
+        "throttled": desk.faults.throttled_total
+        + (0 if desk.quotas is None else desk.quotas.throttled),
         "upstream_errors": tally.upstream_errors,
         "corrections": {name: tally.corrected[name] for name in sorted(desk.corrections)},
         "faults": faults,

@@ -22,7 +22,7 @@ _FRESH_SECONDS: Final = 5.0
 _RESHARD_SECONDS: Final = 10.0
 """How long after a reshard began its shards are asked for at almost every call: it is accepted
 first and carried out later, and nothing says when."""
-_FRESH_SECONDS_IN_RESHARD: Final = 0.05
+_FRESH_SECONDS_SOON: Final = 0.05
 _KEPT_STREAMS: Final = 1_000
 _STREAM_OF_ARN: Final = re.compile(r":stream/([^/]+)")
 
@@ -47,6 +47,7 @@ class _Known:
     view: StreamView | None = None
     seen_at: float = float("-inf")
     resharding_until: float = float("-inf")
+    changes: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -69,49 +70,60 @@ class Streams:
         Raises:
             UpstreamError: The upstream gave no answer.
         """
-        key = (call.identity, name)
-        known = self._known.setdefault(key, _Known())
-        self._known.move_to_end(key)
-        while len(self._known) > _KEPT_STREAMS:
-            self._known.popitem(last=False)
+        known = self._known_of(call.identity, name)
         if self._fresh(known):
             return known.view
+        came_at = self._clock()
         async with known.lock:
-            if not self._fresh(known):
-                asked_at = self._clock()
+            # What was asked after this call had come is new enough, however long it took.
+            if known.seen_at < came_at and not self._fresh(known):
+                asked_at, changes = self._clock(), known.changes
                 known.view = await self._fetch(call, name)
-                known.seen_at = asked_at
+                # If it has changed meanwhile, the answer may be from before.
+                if changes == known.changes:
+                    known.seen_at = asked_at
             return known.view
 
     def changed(self, identity: Identity, name: str) -> None:
         """Say that a call has passed that will change the stream's shards."""
-        known = self._known.get((identity, name))
-        if known is not None:
-            known.seen_at = float("-inf")
-            known.resharding_until = self._clock() + _RESHARD_SECONDS
+        self._known_of(identity, name).resharding_until = self._clock() + _RESHARD_SECONDS
+        self.forget(identity, name)
 
     def forget(self, identity: Identity, name: str) -> None:
         """Ask anew at the next call."""
         known = self._known.get((identity, name))
         if known is not None:
             known.seen_at = float("-inf")
+            known.changes += 1
+
+    def _known_of(self, identity: Identity, name: str) -> _Known:
+        key = (identity, name)
+        known = self._known.setdefault(key, _Known())
+        self._known.move_to_end(key)
+        while len(self._known) > _KEPT_STREAMS:
+            self._known.popitem(last=False)
+        return known
 
     def _fresh(self, known: _Known) -> bool:
         now = self._clock()
-        resharding = now < known.resharding_until
-        return now - known.seen_at < (_FRESH_SECONDS_IN_RESHARD if resharding else _FRESH_SECONDS)
+        # A stream that is missing may be made at any moment, and has no quotas until it is seen.
+        soon = now < known.resharding_until or known.view is None
+        return now - known.seen_at < (_FRESH_SECONDS_SOON if soon else _FRESH_SECONDS)
 
     async def _fetch(self, call: Call, name: str) -> StreamView | None:
         try:
             summary = await self._ask(call, "DescribeStreamSummary", {"StreamName": name})
             shards = await list_all_shards(self._ask, call, name)
+            kib = summary["StreamDescriptionSummary"].get("MaxRecordSizeInKiB")
+            size = int(kib) * KIB if kib else MAX_RECORD_BYTES
+            return StreamView(ShardMap(Shard.from_list_shards(shard) for shard in shards), size)
         except UpstreamError as error:
             if error.code == "ResourceNotFoundException":
                 return None
             raise
-        kib = summary["StreamDescriptionSummary"].get("MaxRecordSizeInKiB")
-        size = int(kib) * KIB if kib else MAX_RECORD_BYTES
-        return StreamView(ShardMap(Shard.from_list_shards(shard) for shard in shards), size)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            text = f"the upstream describes {name} in a way that nobody understands: {error!r}"
+            raise UpstreamError("ServiceUnavailable", text, 502) from error
 
 
 async def list_all_shards(ask: Ask, call: Call, name: str) -> list[dict[str, Any]]:
@@ -120,12 +132,17 @@ async def list_all_shards(ask: Ask, call: Call, name: str) -> list[dict[str, Any
     Raises:
         UpstreamError: It gave no answer, or an error.
     """
-    answer = await ask(call, "ListShards", {"StreamName": name})
-    shards: list[dict[str, Any]] = list(answer["Shards"])
-    while token := answer.get("NextToken"):
-        answer = await ask(call, "ListShards", {"NextToken": token})
-        shards += answer["Shards"]
-    return shards
+    shards: dict[str, dict[str, Any]] = {}
+    parameters = {"StreamName": name}
+    while True:
+        answer = await ask(call, "ListShards", parameters)
+        new = {shard["ShardId"]: shard for shard in answer["Shards"]}
+        turns_in_a_circle = new.keys() <= shards.keys()
+        shards |= new
+        token = answer.get("NextToken")
+        if not token or turns_in_a_circle:
+            return list(shards.values())
+        parameters = {"NextToken": token}
 
 
 def stream_of(parameters: Mapping[str, Any]) -> str | None:

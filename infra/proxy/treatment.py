@@ -1,5 +1,7 @@
 """Which operation gets which treatment. What is in no table here passes through untouched."""
 
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from infra.proxy.corrections import cbor_types, names
@@ -7,12 +9,17 @@ from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer, Incoming
 from infra.proxy.messages import Call, Service, decode, refusal_to, with_body
 from infra.proxy.operations import (
+    delete_stream,
     describe,
     dynamodb,
     get_records,
     list_shards,
+    lists,
     put_records,
+    reshard,
+    summary,
 )
+from infra.proxy.operations.constraints import broken_constraint
 from infra.proxy.streams import stream_of
 from infra.proxy.strikes import Strikes
 
@@ -23,13 +30,34 @@ _RESHARDS: Final = frozenset(
     {"SplitShard", "MergeShards", "UpdateShardCount", "UpdateStreamMode", "UpdateMaxRecordSize"}
 )
 _REPLACES: Final = frozenset({"CreateStream", "DeleteStream"})
+_PLAIN: Final = frozenset({"PutRecords", "PutRecord", "GetShardIterator"})
+"""Their answers have neither blobs nor times."""
+
+_TREATMENTS: Final[Mapping[str, Callable[[Call, Desk], Awaitable[Answer]]]] = MappingProxyType(
+    {
+        "PutRecord": put_records.put_record,
+        "GetShardIterator": get_records.get_shard_iterator,
+        "GetRecords": get_records.get_records,
+        "ListShards": list_shards.treat,
+        "ListStreams": lists.list_streams,
+        "ListStreamConsumers": lists.list_stream_consumers,
+        "DescribeStream": describe.treat,
+        "DescribeStreamSummary": summary.describe_stream_summary,
+        "DeleteStream": delete_stream.delete_stream,
+        "SplitShard": reshard.reshard,
+        "MergeShards": reshard.reshard,
+        "UpdateShardCount": reshard.reshard,
+    }
+)
+_READS: Final = frozenset({"GetShardIterator", "GetRecords"})
+"""Followed always: a fault that is added later is to know which shard an iterator is of."""
 
 
 def is_treated(call: Call, desk: Desk) -> bool:
     """Say whether a call's answer has to be seen whole; else it is streamed through as it comes."""
     if call.service is Service.DYNAMODB:
         return desk.dynamo is not None
-    if call.operation in _RESHARDS or call.operation in _REPLACES:
+    if call.operation in _RESHARDS | _REPLACES | _READS:
         return True
     return desk.quotas is not None or desk.faults.loaded or bool(desk.corrections)
 
@@ -53,6 +81,9 @@ async def treat(call: Call, desk: Desk, strikes: Strikes | None) -> Answer:
         refusal = desk.quotas.control_plane(call.operation, call.identity, stream)
         if refusal is not None:
             return refusal_to(call, refusal)
+    broken = broken_constraint(call, desk)
+    if broken is not None:
+        return refusal_to(call, broken)
     answer = await _treat_kinesis(call, desk, strikes)
     if answer.status == 200:
         _take_note(call, desk)
@@ -60,22 +91,13 @@ async def treat(call: Call, desk: Desk, strikes: Strikes | None) -> Answer:
 
 
 async def _treat_kinesis(call: Call, desk: Desk, strikes: Strikes | None) -> Answer:
-    match call.operation:
-        case "PutRecords":
-            return await put_records.put_records(call, desk, strikes)
-        case "PutRecord":
-            return await put_records.put_record(call, desk)
-        case "GetShardIterator":
-            return await get_records.get_shard_iterator(call, desk)
-        case "GetRecords":
-            answer = await get_records.get_records(call, desk)
-        case "ListShards":
-            answer = await list_shards.treat(call, desk)
-        case "DescribeStream":
-            answer = await describe.treat(call, desk)
-        case _:
-            answer = await desk.forward(call)
-    return _with_right_types(call, desk, answer)
+    if call.operation == "PutRecords":
+        answer = await put_records.put_records(call, desk, strikes)
+    elif call.operation in _TREATMENTS:
+        answer = await _TREATMENTS[call.operation](call, desk)
+    else:
+        answer = await desk.forward(call)
+    return answer if call.operation in _PLAIN else _with_right_types(call, desk, answer)
 
 
 def _with_right_types(call: Call, desk: Desk, answer: Answer) -> Answer:

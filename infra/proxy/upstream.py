@@ -1,5 +1,6 @@
 """The client to the emulator: what goes out and comes back is what the proxy was given."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Final, Self
@@ -92,7 +93,7 @@ class Upstream:
 
         Args:
             method: Such as `POST`.
-            target: The path with its query, sent exactly so.
+            target: The path with its query, sent exactly so, but for a ? with nothing behind it.
             headers: Passed on as they are, but for those that belong to one connection.
             body: Passed on as it is.
 
@@ -127,7 +128,7 @@ class Upstream:
         try:
             return await self._session.request(
                 method,
-                URL(self._origin + target, encoded=True),
+                self._whole_url(target, passed),
                 headers=passed,
                 data=_Body(body) if body else None,
                 allow_redirects=False,
@@ -137,6 +138,14 @@ class Upstream:
             raise self.failed(error) from error
         except ValueError as error:
             raise UpstreamError("BadRequest", f"cannot be sent on: {error}", 400) from error
+
+    def _whole_url(self, target: str, headers: CIMultiDict[str]) -> URL:
+        """Return what to ask for; raise ValueError for what aiohttp would send otherwise."""
+        # It leaves out bytes that are no UTF-8, and of the target what is behind a #.
+        "".join((target, *headers.values())).encode()
+        if "#" in target:
+            raise ValueError(f"a target has no fragment: {target!r}")
+        return URL(self._origin + target, encoded=True)
 
     def failed(self, error: Exception) -> UpstreamError:
         """Return what to raise for a connection that failed."""
@@ -174,7 +183,7 @@ class UpstreamAnswer:
         length: What `Content-Length` said; None when the answer had none.
     """
 
-    __slots__ = ("_response", "_upstream", "headers", "length", "reason", "status")
+    __slots__ = ("_closed", "_response", "_upstream", "headers", "length", "reason", "status")
 
     def __init__(self, upstream: Upstream, response: ClientResponse) -> None:
         self._upstream = upstream
@@ -183,6 +192,7 @@ class UpstreamAnswer:
         self.reason = response.reason or ""
         self.headers = end_to_end(response.raw_headers, FRAMING)
         self.length: int | None = response.content_length
+        self._closed = _end_of_connection(response)
 
     async def read(self) -> bytes:
         """Return the whole body.
@@ -191,9 +201,11 @@ class UpstreamAnswer:
             UpstreamError: It broke off.
         """
         try:
-            return await self._response.read()
+            body = await self._response.read()
+            self._refuse_a_reset()
         except (ClientError, ConnectionError) as error:
             raise self._upstream.failed(error) from error
+        return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Return the body piece by piece, as it comes; the upstream waits while nobody asks.
@@ -205,12 +217,32 @@ class UpstreamAnswer:
         try:
             while chunk := await content.readany():
                 yield chunk
+            self._refuse_a_reset()
         except (ClientError, ConnectionError) as error:
             # What had arrived before the end: aiohttp keeps it to itself. LocalStack breaks off
             # every subscription at the end of its shard, behind the last records.
             if content._buffer:  # noqa: SLF001 - there is no other way to it
                 yield b"".join(content._buffer)[content._buffer_offset :]  # noqa: SLF001
             raise self._upstream.failed(error) from error
+
+    def _refuse_a_reset(self) -> None:
+        if self._closed is not None and self._closed.done():
+            self._closed.result()
+
+
+def _end_of_connection(response: ClientResponse) -> asyncio.Future[None] | None:
+    """Return what fails with a connection, where its end is the end of the body.
+
+    aiohttp takes a reset for such an end as well.
+    """
+    connection = response.connection
+    framed = response.content_length is not None or "Transfer-Encoding" in response.headers
+    if framed or connection is None or connection.protocol is None:
+        return None
+    closed = connection.protocol.closed
+    if closed is not None:
+        closed.add_done_callback(lambda end: end.cancelled() or end.exception())
+    return closed
 
 
 class _Sending:

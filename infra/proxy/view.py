@@ -1,7 +1,7 @@
 """What a running proxy shows: a live table, plain lines, or one JSON object a line.
 
-The program hands the proxy's status to a view several times a second; a view decides what becomes
-of it. Views hold no sockets, and their clock and streams come in.
+The program hands the proxy's status to a view as often as the view wants it; a view decides what
+becomes of it. Views hold no sockets, and their clock and streams come in.
 """
 
 import json
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, ClassVar, Final, Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,7 +29,6 @@ Status = Mapping[str, Any]
 """What `GET /_proxy/status` answers."""
 
 PLAIN_LINE_EVERY_SECONDS: Final = 10.0
-JSON_LINE_EVERY_SECONDS: Final = 1.0
 MAX_ROWS: Final = 16
 """The busiest shards and operations; more than fit a terminal help nobody."""
 
@@ -50,7 +49,14 @@ class Ready:
 
 
 class View(Protocol):
-    """Shows a proxy to whoever is watching."""
+    """Shows a proxy to whoever is watching.
+
+    Attributes:
+        look_every_seconds: How often it is to be given the status. With hundreds of shards that
+            takes milliseconds, for which every request waits.
+    """
+
+    look_every_seconds: ClassVar[float]
 
     def showing(self) -> AbstractContextManager[object]:
         """Show something for the length of a `with` block."""
@@ -68,6 +74,8 @@ class View(Protocol):
 @dataclass(slots=True)
 class PlainView:
     """`ready` lines on one stream; on another the faults, and now and then a line of counts."""
+
+    look_every_seconds: ClassVar[float] = 1.0
 
     out: TextIO
     err: TextIO
@@ -88,7 +96,7 @@ class PlainView:
         print_ready(ready, self.out)
 
     def update(self, status: Status) -> None:
-        """Print each new fault at once, and the counts every ten seconds if they have changed."""
+        """Print each new fault, and every ten seconds the counts if they have changed."""
         fresh, self._strikes_seen = new_strikes(status, self._strikes_seen)
         for strike in fresh:
             print(strike_line(strike), file=self.err, flush=True)
@@ -108,14 +116,11 @@ class PlainView:
 class JsonView:
     """One JSON object a line: `ready`, then `status` when it has changed, at last `end`."""
 
+    look_every_seconds: ClassVar[float] = 1.0
+
     out: TextIO
-    clock: Callable[[], float] = time.monotonic
-    _last_line: float = field(init=False)
     _last: Status | None = field(init=False, default=None)
     _strikes_seen: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self._last_line = self.clock()
 
     def showing(self) -> AbstractContextManager[object]:
         """Lines of JSON need nothing."""
@@ -126,10 +131,10 @@ class JsonView:
         self._write("ready", {"url": ready.url, "tls_url": ready.tls_url, "ca_file": ready.ca_file})
 
     def update(self, status: Status) -> None:
-        """Write a `status` object, at most one a second, with the strikes since the last one."""
-        if self.clock() - self._last_line < JSON_LINE_EVERY_SECONDS or status == self._last:
+        """Write a `status` object if it has changed, with the strikes since the last one."""
+        if status == self._last:
             return
-        self._last_line, self._last = self.clock(), status
+        self._last = status
         fresh, self._strikes_seen = new_strikes(status, self._strikes_seen)
         self._write("status", {**status, "faults": {**status["faults"], "strikes": list(fresh)}})
 
@@ -150,13 +155,17 @@ class LiveView:
         clock: Monotonic seconds.
     """
 
+    look_every_seconds: ClassVar[float] = 0.25
+
     def __init__(
         self, console: Console, out: TextIO, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._console = console
         self._out = out
         self._clock = clock
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            console=console, refresh_per_second=1 / self.look_every_seconds, transient=True
+        )
         self._strikes_seen = 0
         self._before: tuple[float, int] | None = None
         self._rate = 0.0

@@ -7,7 +7,7 @@ PyPI. The broker is described in `infra.stack.broker`.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -105,19 +105,23 @@ def start_kinesis(log_dir: Path) -> tuple[GuardedProcess, str]:
     return process, url
 
 
-def start_ministack(log_dir: Path) -> tuple[GuardedProcess, str]:
+def start_ministack(
+    log_dir: Path, services: Sequence[str] = SERVICES
+) -> tuple[GuardedProcess, str]:
     """Start MiniStack and return it with its URL, once it says that it is ready."""
-    return on_free_port(lambda port: _start_ministack_on(port, log_dir))
+    return on_free_port(lambda port: _start_ministack_on(port, log_dir, services))
 
 
-def _start_ministack_on(port: int, log_dir: Path) -> tuple[GuardedProcess, str]:
+def _start_ministack_on(
+    port: int, log_dir: Path, services: Sequence[str]
+) -> tuple[GuardedProcess, str]:
     url = f"http://127.0.0.1:{port}"
     scratch = log_dir / "ministack"
     scratch.mkdir(parents=True, exist_ok=True)
     settings = {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "SERVICES": ",".join(SERVICES),
+        "SERVICES": ",".join(services),
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "PERSIST_STATE": "0",

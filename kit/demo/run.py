@@ -3,8 +3,9 @@
 What it shows
     Devices publish telemetry over MQTT and follow their shadows. A bridge puts every event into a
     Kinesis stream, many to an aggregate. A KCL worker stores each event once, in its device's
-    order. Meanwhile the stream is split under load, answers of PutRecords are lost after the
-    commit, and the worker is killed with SIGKILL and restarted.
+    order. Both reach the engine through a proxy with AWS's quotas. Meanwhile the first records are
+    throttled, the stream is split under load, answers of PutRecords are lost after the commit, and
+    the worker is killed with SIGKILL and restarted.
 
 How to run it
     `make demo`, or `kit demo [--events N] [--devices N] [--stack embedded|containers] [--json]`.
@@ -19,8 +20,8 @@ What is guaranteed, and what is not
     that a lost answer or a killed worker makes are there, counted, and refused by the sink.
 
 What to change for production
-    Everything here runs on one machine with emulators that never throttle. `docs/` says what a
-    green run does not prove.
+    Everything here runs on one machine, before an emulator that only a proxy makes throttle and
+    fail. `docs/` says what a green run does not prove.
 """
 
 import json

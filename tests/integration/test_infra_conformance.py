@@ -96,18 +96,17 @@ def leftovers(kinesis: "KinesisClient") -> list[str]:
     return [name for name in names if name.startswith("conformance")]
 
 
-KINESIS_AREAS = ["streams", "settings", "shard-lists", "lineage", "routing", "reading"]
+AREAS = ["streams", "routing", "reading"]
+"""Of whose streams some are shared, some deleted by the checks and some refused."""
 
 
 def test_no_check_passes_where_everything_succeeds_and_nothing_happens() -> None:
-    checks = matching(all_checks(), KINESIS_AREAS)
-    outcomes = outcomes_against(lambda _: (200, {}), checks)
+    outcomes = outcomes_against(lambda _: (200, {}), all_checks())
     assert [each.check.name for each in outcomes if each.verdict is not Verdict.FAILED] == []
 
 
 def test_no_check_passes_where_everything_is_broken() -> None:
-    checks = matching(all_checks(), KINESIS_AREAS)
-    outcomes = outcomes_against(lambda _: BROKEN, checks)
+    outcomes = outcomes_against(lambda _: BROKEN, all_checks())
     assert [each.check.name for each in outcomes if each.verdict is not Verdict.FAILED] == []
 
 
@@ -199,16 +198,16 @@ def test_what_a_check_made_is_deleted_and_what_is_shared_stays(
 def test_a_run_against_the_engine_and_nothing_is_left(
     stack: Endpoints, kinesis: "KinesisClient"
 ) -> None:
-    only = [part for area in KINESIS_AREAS for part in ("--only", area)]
+    only = [part for area in AREAS for part in ("--only", area)]
     code, out, err = run_to_the_end(stack.kinesis or "", "--json", *only)
     found = json.loads(out)
     assert err == ""
     assert code == (1 if found["failed"] else 0)
-    assert found["total"] == len(matching(all_checks(), KINESIS_AREAS)) >= 100
+    assert found["total"] == len(matching(all_checks(), AREAS)) >= 50
     assert found["passed"] + found["failed"] + found["unsupported"] == found["total"]
     assert len(found["failures"]) == found["failed"]
     # What the toolkit's own tests rely on an engine for.
-    assert found["passed"] >= 80, found["failures"]
+    assert found["passed"] >= 40, found["failures"]
     eventually(lambda: leftovers(kinesis) == [])
 
 

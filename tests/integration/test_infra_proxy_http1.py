@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -24,6 +23,7 @@ from tests.serve_support import (
     read_all,
     read_until,
     served,
+    stands_still,
     tracebacks,
 )
 from tests.support import eventually
@@ -172,17 +172,6 @@ def test_a_slow_client_holds_a_fast_handler_back():
         assert 0 < seen.written < pieces // 2
         assert read_all(connection).endswith(b"0\r\n\r\n")
         assert seen.finished
-
-
-def stands_still(value: Callable[[], int]) -> None:
-    """Wait until a number has been seen unchanged ten times in a row."""
-    last = [-1] * 10
-
-    def still() -> bool:
-        last[:] = [*last[1:], value()]
-        return len(set(last)) == 1 and last[0] > 0
-
-    eventually(still)
 
 
 def test_three_hundred_connections_are_served_at_once():

@@ -21,6 +21,7 @@ from tests.serve_support import (
     read_all,
     read_until,
     served,
+    stands_still,
     tracebacks,
     waiting_into,
 )
@@ -76,6 +77,21 @@ def test_a_cut_answer_ends_without_another_byte(*, reset: bool, begun: bool):
                 exchange(address, GET)
         else:
             assert exchange(address, GET) == b""
+
+
+def test_a_client_that_asks_on_and_does_not_read_is_answered_no_further():
+    seen = Seen()
+
+    async def answer(incoming: Incoming, reply: Reply) -> None:
+        seen.requests.append(incoming)
+        # Too small for each alone to wait until the client has read.
+        await send(Answer(200, TEXT, b"x" * 50_000), reply)
+
+    requests = 2000  # 100 MB of answers
+    with served(answer) as address, dial(address) as connection:
+        connection.sendall(GET * requests)
+        stands_still(lambda: len(seen.requests))
+        assert len(seen.requests) < requests // 2
 
 
 def test_what_waits_to_be_sent_is_not_sent_after_a_cut():

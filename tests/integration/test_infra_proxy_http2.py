@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -22,6 +21,7 @@ from tests.serve_support import (
     flooding_into,
     read_all,
     served,
+    stands_still,
     tracebacks,
     waiting_into,
 )
@@ -156,17 +156,6 @@ def test_a_client_that_does_not_read_holds_the_handler_back():
         stands_still(lambda: seen.written)
         assert 0 < seen.written < 512
     assert not seen.finished
-
-
-def stands_still(value: Callable[[], int], *, every: float = 0.05) -> None:
-    """Wait until a number has been seen unchanged ten times in a row."""
-    last = [-1] * 10
-
-    def still() -> bool:
-        last[:] = [*last[1:], value()]
-        return len(set(last)) == 1 and last[0] > 0
-
-    eventually(still, every=every, timeout=60)
 
 
 def test_a_client_that_expects_a_100_gets_one():

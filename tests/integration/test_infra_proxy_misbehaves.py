@@ -209,7 +209,11 @@ def test_frozen_requests_are_held_until_they_are_thawed(troubled: Troubled):
     held = [threading.Thread(target=lambda: answers.append(troubled.put(b"x"))) for _ in range(3)]
     for thread in held:
         thread.start()
-    eventually(lambda: control.status(troubled.url)["operations"]["PutRecords"]["requests"] == 3)
+    freeze = "freeze-PutRecords"
+    eventually(
+        lambda: control.status(troubled.url)["faults"]["by_name"][freeze]["affected"] == 3,
+        message="three requests held",
+    )
     assert troubled.written() == []
     assert answers == []
     control.thaw(troubled.url)

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -255,7 +255,8 @@ def test_whoever_stops_reading_the_json_stops_the_proxy(upstream: Upstream):
         assert process.stderr
         ready = json.loads(process.stdout.readline())
         process.stdout.close()
-        assert ask(ready["url"]) == (200, b"{}")
+        with suppress(OSError, http.client.HTTPException):  # it may have ended by then
+            ask(ready["url"])
         assert process.wait(30) == 1
         assert process.stderr.read() == ""
 

@@ -2,13 +2,16 @@
 
 import contextlib
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from infra.proxy.corrections import names
+from infra.proxy.corrections.event_stream import encode
 from infra.stack.endpoints import Endpoints
 from tests.proxy_in_thread import kinesis_at, proxied
 from tests.support import eventually
@@ -154,3 +157,41 @@ def subscribed(client: "KinesisClient", consumer: str) -> Subscription | None:
         return Subscription(client, consumer, "shardId-000000000000")
     except client.exceptions.ResourceInUseException:
         return None
+
+
+class Endless:
+    """An upstream that sends events to whoever subscribes, until it is hung up on."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.hung_up = threading.Event()
+        threading.Thread(target=self._talk, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _talk(self) -> None:
+        connection, _ = self._server.accept()
+        event = encode({":event-type": "SubscribeToShardEvent"}, b'{"Records":[]}' + b" " * 60_000)
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                connection.sendall(b"%x\r\n%b\r\n" % (len(event), event))
+        self.hung_up.set()
+
+
+def test_a_subscriber_that_does_not_read_does_not_hold_on_to_what_is_over():
+    upstream = Endless()
+    request = (
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Amz-Target: Kinesis_20131202.SubscribeToShard\r\n"
+        b"Content-Type: application/x-amz-json-1.1\r\nContent-Length: 33\r\n\r\n"
+        b'{"ConsumerARN":"c","ShardId":"s"}'
+    )
+    with proxied(upstream.url, quotas=True, time_scale=300.0) as proxy:
+        parts = urlsplit(proxy.url)
+        with socket.create_connection((parts.hostname, parts.port)) as stalled:
+            stalled.sendall(request)
+            assert upstream.hung_up.wait(20), "it is still being sent to"
+    upstream.close()

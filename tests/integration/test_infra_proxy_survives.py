@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from infra.processes import GuardedProcess, start
-from tests.proxy_process import GET_POLICY, ROOT, ask, proxy_before
+from tests.proxy_process import GET_POLICY, ROOT, ask, policy_of, proxy_before
 from tests.support import eventually
 
-HOLD = b'{"x": "hold"}'
+HOLD = policy_of("hold")
 
 
 class Stalling:
@@ -78,7 +78,7 @@ def test_half_an_answer_of_a_killed_upstream_does_not_look_whole(
         proxy_before(stalling.url, log_dir=tmp_path) as proxy,
         ThreadPoolExecutor() as pool,
     ):
-        held = pool.submit(ask, proxy.url, b'{"x": "half"}')
+        held = pool.submit(ask, proxy.url, policy_of("half"))
         stalling.process.wait_for_line("^holding$", 10)
         stalling.process.kill()
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):

@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from aiohttp import ClientPayloadError
 from multidict import CIMultiDict
 
 from infra.errors import AwsRefusedError
 from infra.proxy.exchange import Answer, Incoming
+from infra.proxy.serve.service import abort
 from infra.proxy.upstream import Upstream as Client
 from infra.proxy.upstream import UpstreamError
 from tests.scripted_upstream import Upstream, ok
@@ -259,11 +261,96 @@ def test_a_target_cannot_name_another_host(scripted: Callable[..., Upstream], ta
     assert not upstream.received
 
 
-def test_what_cannot_be_a_header_is_an_error(scripted: Callable[..., Upstream]):
+@pytest.mark.parametrize(
+    "incoming",
+    [
+        request(X_Bad="a\r\nX-Other: b"),
+        request(X_Bad="a\udcffb"),  # a byte that is no UTF-8, which aiohttp would leave out
+        request(target="/a\udcff"),
+        request(target="/a#b"),  # of which it would leave out the end
+        request(target="/a?b#c"),
+    ],
+)
+def test_what_cannot_be_sent_as_it_is_is_an_error(
+    scripted: Callable[..., Upstream], incoming: Incoming
+):
     upstream = scripted(ok())
-    with pytest.raises(UpstreamError, match="cannot be sent on"):
-        using(upstream.url, lambda client: client.fetch(request(X_Bad="a\r\nX-Other: b")))
+    with pytest.raises(UpstreamError, match="cannot be sent on") as caught:
+        using(upstream.url, lambda client: client.fetch(incoming))
+    assert caught.value.status == 400
     assert not upstream.received
+
+
+@pytest.mark.parametrize(
+    "head", [b"Transfer-Encoding: chunked\r\n\r\n8\r\n", b"Content-Length: 9\r\n\r\n"]
+)
+def test_what_came_before_a_break_is_not_lost_to_a_slow_reader(head: bytes):
+    async def scenario() -> bytes:
+        go_on = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"first")
+            await go_on.wait()
+            writer.write(b"sec")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with (
+            Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client,
+            client.send("GET", "/", CIMultiDict(Host="h"), b"") as answer,
+        ):
+            pieces = answer.chunks()
+            received = await anext(pieces)
+            end = asyncio.ensure_future(answer._response.content.wait_eof())
+            await asyncio.sleep(0)  # it waits now, or it would not see the break
+            go_on.set()
+            await asyncio.wait({end})
+            assert isinstance(end.exception(), ClientPayloadError)
+            received += await anext(pieces)
+            with pytest.raises(UpstreamError):
+                await anext(pieces)
+        server.close()
+        return received
+
+    assert asyncio.run(scenario()) == b"firstsec"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_end_of_a_connection_is_the_end_of_a_body_and_a_reset_is_not(
+    *, streamed: bool, reset: bool
+):
+    async def scenario() -> bytes:
+        begun = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nbody")
+            await begun.wait()
+            if reset:
+                abort(writer.transport, reset=True)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with (
+            Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client,
+            client.send("GET", "/", CIMultiDict(Host="h"), b"") as answer,
+        ):
+            assert answer.length is None
+            begun.set()
+            try:
+                if streamed:
+                    return b"".join([piece async for piece in answer.chunks()])
+                return await answer.read()
+            finally:
+                server.close()
+
+    if reset:
+        with pytest.raises(UpstreamError, match="reset"):
+            asyncio.run(scenario())
+    else:
+        assert asyncio.run(scenario()) == b"body"
 
 
 def test_a_request_that_is_cancelled_ends_its_connection():

@@ -1,6 +1,7 @@
 """`kit` as a person types it: what it refuses, and the small commands at work."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from infra.processes import start
+from infra.proxy import control
 from infra.stack.endpoints import Endpoints
 from records.aggregation import AggregateBuilder
 from records.envelope import seal
@@ -112,3 +115,23 @@ def test_decode_shows_what_is_inside(as_base64: bool) -> None:  # noqa: FBT001 -
     assert ran.returncode == 0, ran.stderr.decode()
     for part in (b"device-7", b"0199-some-id", b"temperature"):
         assert part in ran.stdout
+
+
+def test_conformance_sees_what_the_proxy_adds_to_the_engine(
+    stack: Endpoints, tmp_path: Path
+) -> None:
+    check = ("conformance", "--only", "put-records-501", "--json")
+    bare = kit(*check, env=stack.environment())
+    assert (bare.returncode, bare.stderr) == (1, b"")
+    (failure,) = json.loads(bare.stdout)["failures"]
+    assert (failure["name"], failure["found"]) == ("put-records-501", "success 200")
+
+    command = [sys.executable, "-m", "kit", "proxy", "--quotas", "aws", "--plain"]
+    environment = os.environ | stack.environment()
+    with start(command, name="proxy", log_dir=tmp_path, env=environment, cwd=ROOT) as proxy:
+        url = proxy.wait_for_line(r"^ready (http://\S+)$", timeout=60)[1]
+        behind = kit(*check, env=stack.environment() | {"AWS_ENDPOINT_URL_KINESIS": url})
+        refused = control.status(url)["operations"]["PutRecords"]["refused"]
+    found = json.loads(behind.stdout)
+    assert (behind.returncode, behind.stderr) == (0, b"")
+    assert (found["passed"], found["total"], refused) == (1, 1, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from infra.conformance import __main__ as program
 from infra.conformance import checks as check_package
 from infra.conformance import report
 from infra.conformance.__main__ import main
@@ -208,6 +209,30 @@ def test_no_call_begins_when_the_time_of_a_check_is_used_up(ground: Ground) -> N
 def test_waiting_in_vain_is_a_deviation(ground: Ground) -> None:
     with pytest.raises(Deviation, match="expected luck within 0 s, found 0"):
         ground.eventually(lambda: 0, expected="luck", within=0)
+
+
+def test_nothing_is_waited_for_beyond_the_patience() -> None:
+    with pytest.raises(Deviation, match="expected luck within 0 s, found None"):
+        Ground(patience=0).eventually(lambda: None, expected="luck")
+
+
+@pytest.mark.parametrize(("arguments", "least"), [([], 20), (["--aws"], 120)])
+def test_aws_is_given_the_time_that_it_takes(
+    arguments: list[str], least: int, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def run(_: object, ground: Ground, *, seconds: float, **__: object) -> list[Outcome]:
+        given.extend((ground.patience, seconds))
+        return []
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(program, "_reach", lambda *_: None)
+    monkeypatch.setattr(program, "run_checks", run)
+    assert main(arguments) == 0
+    patience, seconds = given
+    assert least <= patience < seconds
+    assert (patience > 100) == bool(arguments)
 
 
 def test_what_is_shared_is_made_once_and_fails_for_all(ground: Ground) -> None:

@@ -95,7 +95,10 @@ def test_what_the_streams_owner_wrote_is_left_alone() -> None:
     assert fix("GetRecords", records) == records
 
 
-@pytest.mark.parametrize("value", [True, "1795566752", float("nan"), float("inf"), b"", []])
+@pytest.mark.parametrize(
+    "value",
+    [True, "1795566752", float("nan"), float("inf"), pytest.param(10**400, id="huge"), b"", []],
+)
 def test_what_is_no_timestamp_is_left_alone(value: Any) -> None:
     answer = {"StreamCreationTimestamp": value, "Data": "aGk=", "Records": [{"Data": "no base64"}]}
     assert fix("DescribeStream", answer) == answer

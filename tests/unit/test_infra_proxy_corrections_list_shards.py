@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import itertools
 import json
 from dataclasses import dataclass, field
@@ -131,13 +132,27 @@ def test_pages_together_are_the_whole_list(history: History, size: int, kind: st
 def test_a_time_that_the_numbers_hide_is_asked_of_the_upstream(
     history: History, second: int
 ) -> None:
-    # With kinesis-mock's numbers of merges and without: the same shards.
-    shard_filter = {"Type": "AT_TIMESTAMP", "Timestamp": max(START + second + 0.5, START)}
+    # With kinesis-mock's numbers of merges and without: the same shards, also before the first.
+    shard_filter = {"Type": "AT_TIMESTAMP", "Timestamp": START + second + 0.5}
     mocks, right = (
         value(Engine(history, like_mock=like), StreamName="orders", ShardFilter=shard_filter)
         for like in (True, False)
     )
     assert ids(mocks["Shards"]) == ids(right["Shards"])
+
+
+def test_a_time_before_the_stream_is_the_trim_horizon_where_the_numbers_hide_times_too() -> None:
+    two = [
+        TrueShard(index=n, parents=(), low=n, high=n, opened=START, closed=START + 5.0)
+        for n in (0, 1)
+    ]
+    merged = TrueShard(index=2, parents=(0, 1), low=0, high=1, opened=START + 5.0)
+    shard_filter = {"Type": "AT_TIMESTAMP", "Timestamp": START - 60}
+    desk = Engine(History((*two, merged)))
+    assert ids(value(desk, StreamName="orders", ShardFilter=shard_filter)["Shards"]) == [
+        two[0].id,
+        two[1].id,
+    ]
 
 
 def test_a_reshard_between_two_pages_does_not_make_the_list_overlap() -> None:
@@ -190,11 +205,22 @@ def test_a_token_lives_three_hundred_seconds() -> None:
         {"NextToken": "proxied:bm8=", "MaxResults": 5},
         {"NextToken": "proxied:W10=", "MaxResults": 5},
         {"NextToken": "proxied:!", "MaxResults": 5},
+        {"NextToken": "proxied:" + base64.b64encode(b"[" * 100_000).decode()},
+        {"StreamName": ["orders"], "ShardFilter": AT_LATEST},
+        {"StreamName": "orders", "ShardFilter": {"Type": "AT_TIMESTAMP", "Timestamp": 10**400}},
     ],
 )
 def test_what_is_out_of_the_ordinary_is_the_upstreams_affair(parameters: dict[str, Any]) -> None:
     desk = Engine(FOUR, corrections=frozenset({LIST_SHARDS_FILTER}))
     assert answer(desk, **parameters).body == FORWARDED
+    assert desk.asked == []
+
+
+def test_a_name_that_is_no_text_is_the_upstreams_affair() -> None:
+    # It could not be asked about in JSON either.
+    desk = Engine(FOUR, corrections=frozenset({LIST_SHARDS_FILTER}))
+    answered = answer(desk, cbor=True, StreamName=b"orders", ShardFilter=AT_LATEST)
+    assert answered.body == FORWARDED
     assert desk.asked == []
 
 

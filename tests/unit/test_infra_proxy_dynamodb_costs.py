@@ -77,6 +77,8 @@ def test_a_value_weighs_what_aws_documents(value: dict[str, Any], size: int):
         {"N": None},
         {"B": "abc"},
         {"SS": "ab"},
+        {"SS": ["a"], "NS": ["1"]},
+        {"BS": ["AA=="], "X": 1},
         {"L": {}},
         {"L": [1]},
         {"M": []},
@@ -225,6 +227,15 @@ def test_consumed_capacity_goes_before_our_own_figure():
         ]
     }
     assert corrected_writes(asked, many, {"orders": 5}) == {"orders": 2.0}
+
+
+@pytest.mark.parametrize("units", ["2", None, True])
+def test_capacity_that_is_no_number_is_not_believed(units: object):
+    entry = {"TableName": "orders", "CapacityUnits": units}
+    assert corrected_writes({}, {"ConsumedCapacity": entry}, {"orders": 5}) == {}
+    index = {"GlobalSecondaryIndexes": {"by-owner": {"CapacityUnits": units}}}
+    with_index = {"ConsumedCapacity": {**entry, "CapacityUnits": 3, **index}}
+    assert corrected_writes({}, with_index, {"orders": 5}) == {"orders": 3.0}
 
 
 def test_a_read_costs_what_its_answer_shows():

@@ -162,6 +162,16 @@ def test_tables_on_demand_and_unknown_ones_are_not_limited(quotas: DynamoQuotas)
     assert not quotas.knows(unknown)
 
 
+def test_a_table_on_demand_is_known_by_its_mode_too(quotas: DynamoQuotas):
+    # Some engines go on describing the capacity that the table once had.
+    quotas.learn(
+        OTHER, {**provisioned(write=1), "BillingModeSummary": ON_DEMAND["BillingModeSummary"]}
+    )
+    assert not quotas.limited(OTHER)
+    quotas.read(OTHER, 1_000_000)
+    assert quotas.may_read(OTHER)
+
+
 def test_each_identity_has_tables_of_its_own(quotas: DynamoQuotas):
     elsewhere: TableKey = (Identity("key", "eu-west-1"), "orders")
     quotas.learn(elsewhere, provisioned(write=1))

@@ -35,12 +35,13 @@ class Desk:
     dynamo: DynamoQuotas | None = field(default_factory=lambda: DynamoQuotas(lambda: 0.0))
     forwarded: list[dict[str, Any] | None] = field(default_factory=list)
     asked: int = 0
+    status: int = 200
 
     async def forward(self, call: Call, parameters: dict[str, Any] | None = None) -> Answer:
         self.forwarded.append(parameters)
         value = await self.engine(call, parameters)
         headers = CIMultiDict({"x-amz-crc32": "1", "x-amzn-RequestId": "7"})
-        return Answer(200, headers, json.dumps(value).encode())
+        return Answer(self.status, headers, json.dumps(value).encode())
 
     async def ask(self, _call: Call, operation: str, _parameters: dict[str, Any]) -> dict[str, Any]:
         assert operation == "DescribeTable"
@@ -115,6 +116,57 @@ def test_a_description_from_before_a_change_is_not_kept():
         assert not desk.dynamo.knows((ME, "orders"))
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("operation", ["CreateTable", "UpdateTable", "DeleteTable"])
+@pytest.mark.parametrize(("status", "fills"), [(200, True), (400, False), (500, True)])
+def test_only_a_change_that_may_have_happened_fills_the_buckets(
+    operation: str,
+    status: int,
+    fills: bool,  # noqa: FBT001 - a parameter
+):
+    desk = Desk(status=status)
+    spend(desk, 300)
+    answer = asyncio.run(desk.call(operation, {"TableName": "orders"}))
+    assert answer.status == status
+    desk.status = 200
+    assert asyncio.run(desk.put()) == (200 if fills else 400)
+
+
+@pytest.mark.parametrize("end", ["no answer", "the client leaves"])
+def test_a_change_of_which_nobody_knows_the_end_is_taken_as_made(end: str):
+    async def scenario() -> None:
+        begun = asyncio.Event()
+
+        async def never(_call: Call, _parameters: dict[str, Any] | None) -> dict[str, Any]:
+            begun.set()
+            if end == "no answer":
+                raise UpstreamError("ServiceUnavailable", "it broke off", 502)
+            await asyncio.Event().wait()
+            return {}
+
+        desk = Desk(engine=never)
+        spend(desk, 300)
+        changing = asyncio.create_task(desk.call("UpdateTable", {"TableName": "orders"}))
+        await begun.wait()
+        changing.cancel()
+        with pytest.raises((UpstreamError, asyncio.CancelledError)):
+            await changing
+        assert desk.dynamo is not None
+        assert not desk.dynamo.knows((ME, "orders"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "TransactWriteItems"])
+def test_every_refusal_is_counted_as_one(operation: str):
+    desk = Desk()
+    spend(desk, 300)
+    put = {"TableName": "orders", "Item": BIG}
+    parameters = put if operation == "PutItem" else {"TransactItems": [{"Put": put}]}
+    answer = asyncio.run(desk.call(operation, parameters))
+    assert (answer.status, answer.refused) == (400, True)
+    assert desk.forwarded == []
 
 
 def test_two_who_ask_at_once_share_one_burst():

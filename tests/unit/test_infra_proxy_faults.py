@@ -217,6 +217,12 @@ def test_a_shard_is_that_of_reads():
     assert [bool(call(plan, subject)) for subject in (GET, other, PUT)] == [True, False, False]
 
 
+def test_a_subscription_is_never_sent_twice():
+    plan = plan_with(Fault(action=Action.SEND_TWICE))
+    assert plan.arrived(Subject("SubscribeToShard", "orders", "shardId-000000000001")) == []
+    assert call(plan) == ["send-twice"]
+
+
 FAULTS = [
     Fault(action=Action.LOSE, probability=0.4),
     Fault(action=Action.DELAY, seconds=1, probability=0.5),

@@ -94,3 +94,11 @@ def test_beyond_the_capacity_the_longest_unused_goes():
     for number in range(1_000):
         iterators.remember(str(number), STREAM, SHARD)
     assert len(iterators) == 2
+
+
+def test_those_that_expire_on_demand_are_bounded_too():
+    iterators = Iterators(Clock(), capacity=2)
+    for number in range(1_000):
+        iterators.expire(str(number))
+        assert expired(iterators, str(number))
+    assert len(iterators) == 2

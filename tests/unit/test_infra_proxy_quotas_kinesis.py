@@ -255,3 +255,16 @@ def test_the_longest_unused_goes_first():
     recent.get("c", 2.0)
     assert [key for key, _ in recent.items(2.0)] == ["a", "c"]
     assert recent.get("b", 3.0) == 4
+
+
+def test_what_was_throttled_is_counted_for_good():
+    now = [0.0]
+    quotas = KinesisQuotas(lambda: now[0])
+    assert quotas.put_all(STREAM, [("s", MIB)] * 3, max_record_bytes=MIB) == [True, False, False]
+    for _ in range(6):
+        refused = quotas.get_shard_iterator(STREAM, "s")
+    assert refused is not None
+    assert quotas.throttled == 3
+    now[0] = 10_000.0
+    assert quotas.rows() == []
+    assert quotas.throttled == 3

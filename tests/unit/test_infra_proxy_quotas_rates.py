@@ -60,7 +60,7 @@ def test_what_is_counted_together(operation: str, shared: bool):  # noqa: FBT001
     while quotas.control_plane(operation, ME, "orders") is None:
         pass
     assert (quotas.control_plane(operation, ME, "others") is not None) is shared
-    for other in (Identity("other", ME.region), Identity(ME.access_key, "us-east-1")):
+    for other in (Identity("other", ME.region), Identity(ME.account, "us-east-1")):
         assert quotas.control_plane(operation, other, "orders") is None
 
 

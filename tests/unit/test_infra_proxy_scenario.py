@@ -145,6 +145,10 @@ def test_the_bad_day_has_one_fault_of_each_kind_at_least_and_each_one_strikes():
             {"action": "expire-iterator", "operation": "PutRecords"},
             "operations: expire-iterator is for GetRecords",
         ),
+        (
+            {"action": "send-twice", "operation": ["PutRecords", "SubscribeToShard"]},
+            "operations: send-twice is not for SubscribeToShard",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(mapping: dict[str, object], message: str):

@@ -109,3 +109,17 @@ def test_a_turn_that_comes_with_a_cancellation_is_given_back():
 def test_a_budget_that_the_largest_body_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="at least"):
         BodyBudget(total_bytes=MAX_BODY_BYTES - 1)
+
+
+def test_nothing_never_waits():
+    async def scenario() -> None:
+        budget = BodyBudget(total_bytes=MAX_BODY_BYTES)
+        await budget.reserve(MAX_BODY_BYTES)
+        waits = asyncio.create_task(budget.reserve(1))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await budget.reserve(0)
+        assert (budget.waiting, budget.free_bytes) == (1, 0)
+        waits.cancel()
+
+    asyncio.run(scenario())

@@ -209,13 +209,10 @@ def test_an_idle_proxy_prints_nothing_plain():
 
 
 def test_json_lines_are_ready_changes_and_an_end():
-    clock, out = Clock(), io.StringIO()
-    view = JsonView(out, clock)
+    out = io.StringIO()
+    view = JsonView(out)
     view.ready(Ready(url="http://127.0.0.1:1"))
-    view.update(status(1, strike(1)))  # less than a second after the start
-    clock.now += 1.0
     view.update(status(2, strike(1)))
-    clock.now += 1.0
     view.update(status(2, strike(1)))  # nothing has changed
     view.update(status(3, strike(1), strike(2)))
     view.end(status(3, strike(1), strike(2)))
@@ -250,3 +247,8 @@ def test_the_live_view_measures_requests_and_leaves_the_last_table():
     assert "requests 400" in screen.getvalue()
     assert "end: 400 requests" in screen.getvalue()
     assert view._strikes_seen == 1
+
+
+def test_only_what_redraws_itself_looks_often():
+    assert LiveView.look_every_seconds < 1.0
+    assert PlainView.look_every_seconds == JsonView.look_every_seconds == 1.0

@@ -2,24 +2,31 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.parsers import ResponseParserError
 
 from infra.conformance.check import check, equal, expect, refused
 from infra.conformance.ground import Deviation, Ground
-from infra.conformance.shards import first_shard
-from infra.conformance.subscribing import consumer, put, records_of, refusal_of, subscribed
+from infra.conformance.records import first_shard
+from infra.conformance.subscribing import (
+    active,
+    consumer,
+    put,
+    records_of,
+    refusal_of,
+    subscribed,
+)
 from infra.conformance.wire import Subscription
 from records.limits import MAX_CONSUMERS_PER_STREAM, SUBSCRIPTION_TAKEOVER_SECONDS
-
-if TYPE_CHECKING:
-    from types_boto3_kinesis.type_defs import ConsumerDescriptionTypeDef
 
 _REGISTER = "RegisterStreamConsumer"
 _SUBSCRIBE = "SubscribeToShard"
 _EVENT = "SubscribeToShardEvent: ContinuationSequenceNumber"
 _POSITION = "StartingPosition: Type"
+
+_CREATING = 5
+"""How many consumers of a stream can be CREATING at the same time."""
 
 
 @check("consumer-register", source=_REGISTER, area="fan-out")
@@ -29,7 +36,7 @@ def consumer_register(ground: Ground) -> None:
     made = ground.kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="one")["Consumer"]
     equal(made["ConsumerName"], "one", "ConsumerName")
     expect(made["ConsumerARN"].startswith(f"{arn}/consumer/one:"), "its ARN", made["ConsumerARN"])
-    _active(ground, arn, "one")
+    active(ground, arn, "one")
 
 
 @check("consumer-register-again", source=f"{_REGISTER}: errors", area="fan-out")
@@ -57,7 +64,7 @@ def consumer_register_unknown_stream(ground: Ground) -> None:
 def consumer_describe(ground: Ground) -> None:
     """A consumer is described the same by its ARN and by its stream and name."""
     arn = ground.arn(ground.stream())
-    by_name = _active(ground, arn, _registered(ground, arn))
+    by_name = active(ground, arn, _registered(ground, arn))
     by_arn = ground.kinesis.describe_stream_consumer(ConsumerARN=by_name["ConsumerARN"])
     equal(by_arn["ConsumerDescription"], by_name, "description")
     equal(by_name.get("StreamARN"), arn, "StreamARN")
@@ -97,7 +104,7 @@ def consumer_deregister(ground: Ground) -> None:
     """A deregistered consumer is gone, and its name can be used again."""
     arn = ground.arn(ground.stream())
     name = _registered(ground, arn)
-    _active(ground, arn, name)
+    active(ground, arn, name)
     ground.kinesis.deregister_stream_consumer(StreamARN=arn, ConsumerName=name)
     missing = ground.kinesis.exceptions.ResourceNotFoundException
 
@@ -126,10 +133,12 @@ def consumer_deregister_unknown(ground: Ground) -> None:
 def consumers_20(ground: Ground) -> None:
     """A stream has at most 20 consumers; one more is a LimitExceededException."""
     arn = ground.arn(ground.stream())
-    for number in range(MAX_CONSUMERS_PER_STREAM):
-        # At most five are created at the same time.
-        ground.kinesis.register_stream_consumer(StreamARN=arn, ConsumerName=f"c{number}")
-        _active(ground, arn, f"c{number}")
+    names = [f"c{number}" for number in range(MAX_CONSUMERS_PER_STREAM)]
+    for start in range(0, len(names), _CREATING):
+        for name in names[start : start + _CREATING]:
+            ground.kinesis.register_stream_consumer(StreamARN=arn, ConsumerName=name)
+        for name in names[start : start + _CREATING]:
+            active(ground, arn, name)
     ground.pause(1.0)  # so that the rate of five calls a second is not what refuses
     refused(
         "LimitExceededException",
@@ -265,7 +274,7 @@ def subscribe_takes_over(ground: Ground) -> None:
             equal(refusal_of(other), "", "error of the second call:")
             put(ground, name, "a")
             equal(records_of(other, 1)[0], ["a"], "records of the second call")
-            _ends(one, lambda event: "exception" in event)
+            _ends(ground, one, lambda event: "exception" in event)
 
 
 @check("subscribe-child-shards", source="SubscribeToShardEvent: ChildShards", area="fan-out")
@@ -285,7 +294,7 @@ def subscribe_child_shards(ground: Ground) -> None:
             children.extend(each["ShardId"] for each in event.get("ChildShards") or [])
             return False
 
-        _ends(subscription, look)
+        _ends(ground, subscription, look)
     shards = ground.kinesis.list_shards(StreamName=name)["Shards"]
     equal(
         sorted(children),
@@ -315,18 +324,11 @@ def _registered(ground: Ground, stream_arn: str) -> str:
     return name
 
 
-def _active(ground: Ground, stream_arn: str, name: str) -> "ConsumerDescriptionTypeDef":
-    def look() -> "ConsumerDescriptionTypeDef | None":
-        found = ground.kinesis.describe_stream_consumer(StreamARN=stream_arn, ConsumerName=name)
-        described = found["ConsumerDescription"]
-        return described if described["ConsumerStatus"] == "ACTIVE" else None
-
-    return ground.eventually(look, expected=f"consumer {name} ACTIVE")
-
-
-def _ends(subscription: Subscription, look: Callable[[dict[str, Any]], bool]) -> None:
+def _ends(
+    ground: Ground, subscription: Subscription, look: Callable[[dict[str, Any]], bool]
+) -> None:
     """Take events until there are no more, or until `look` says that one of them is the end."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + ground.patience / 2
     while (left := end - time.monotonic()) > 0:
         try:
             event = subscription.next_event(left)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from infra.conformance.check import INVALID, check, equal, expect, refused
 from infra.conformance.ground import Ground
-from infra.conformance.shards import iterator, read
+from infra.conformance.records import beginning, read
 from infra.conformance.wire import WireAnswer, send
 from records.limits import (
     MAX_HASH_KEY,
@@ -185,14 +185,14 @@ def hash_key_negative(ground: Ground) -> None:
 @check("get-records-limit-10000", source=_LIMIT, area="limits")
 def get_records_limit_10000(ground: Ground) -> None:
     """GetRecords takes a Limit of 10,000."""
-    position = iterator(ground, ground.shared_stream())
+    position = beginning(ground, ground.shared_stream())
     ground.kinesis.get_records(ShardIterator=position, Limit=MAX_RECORDS_PER_GET)
 
 
 @check("get-records-limit-10001", source=_LIMIT, area="limits")
 def get_records_limit_10001(ground: Ground) -> None:
     """GetRecords refuses a Limit of 10,001."""
-    position = iterator(ground, ground.shared_stream())
+    position = beginning(ground, ground.shared_stream())
     limit = MAX_RECORDS_PER_GET + 1
     refused(INVALID, lambda: ground.kinesis.get_records(ShardIterator=position, Limit=limit))
 
@@ -200,7 +200,7 @@ def get_records_limit_10001(ground: Ground) -> None:
 @check("get-records-limit-0", source=_LIMIT, area="limits")
 def get_records_limit_0(ground: Ground) -> None:
     """GetRecords refuses a Limit of 0."""
-    position = iterator(ground, ground.shared_stream())
+    position = beginning(ground, ground.shared_stream())
     refused(INVALID, lambda: ground.kinesis.get_records(ShardIterator=position, Limit=0))
 
 
@@ -209,7 +209,7 @@ def large_record_2_mib(ground: Ground) -> None:
     """A stream whose maximum is raised to 2 MiB takes 2 MiB and gives them back."""
     name = _raised(ground, 2048)
     _put(ground, name, "k", 2 * MIB - 1)
-    records = read(ground, name, 1)
+    records = read(ground, beginning(ground, name), 1)
     equal([len(each["Data"]) for each in records], [2 * MIB - 1], "bytes read")
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from infra.conformance.check import INVALID, check, equal, expect, refused
 from infra.conformance.ground import Ground
 from infra.conformance.records import (
-    LAST_HASH_KEY,
     ending,
     gaps,
     hash_range,
@@ -21,6 +20,7 @@ from infra.conformance.records import (
     starting,
     texts,
 )
+from records.limits import MAX_HASH_KEY
 
 if TYPE_CHECKING:
     from types_boto3_kinesis.type_defs import ChildShardTypeDef, ShardTypeDef
@@ -143,7 +143,7 @@ def split_parents(ground: Ground) -> None:
 @check("split-range-kept", source="Shard: HashKeyRange", area=AREA)
 def split_range_kept(ground: Ground) -> None:
     """A closed shard keeps its hash range."""
-    equal(hash_range(_split(ground).parent), (0, LAST_HASH_KEY), "hash range of the parent")
+    equal(hash_range(_split(ground).parent), (0, MAX_HASH_KEY), "hash range of the parent")
 
 
 @check("split-ending", source="SequenceNumberRange: EndingSequenceNumber", area=AREA)
@@ -272,7 +272,7 @@ def merge_open(ground: Ground) -> None:
     merged = _merged(ground)
     equal(len(shards(ground, merged.name)), 3, "shards")
     equal(len(open_shards(ground, merged.name)), 1, "open shards")
-    equal(hash_range(merged.child), (0, LAST_HASH_KEY), "hash range")
+    equal(hash_range(merged.child), (0, MAX_HASH_KEY), "hash range")
 
 
 @check("merge-parents", source="Shard: ParentShardId, AdjacentParentShardId", area=AREA)

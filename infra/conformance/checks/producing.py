@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 
-from infra.conformance.check import check, equal, expect, refused
+from infra.conformance.check import check, equal, expect
 from infra.conformance.ground import Ground
-from infra.conformance.shards import iterator, read
+from infra.conformance.records import beginning, read
 from infra.conformance.wire import CBOR_TYPE, JSON_TYPE, WireAnswer, send
-from records.limits import MAX_HASH_KEY
 
 if TYPE_CHECKING:
     from types_boto3_kinesis.type_defs import PutRecordsRequestEntryTypeDef
@@ -44,21 +43,6 @@ def put_records_answer(ground: Ground) -> None:
         expect(complete and not entry.get("ErrorCode"), "ShardId and SequenceNumber", entry)
 
 
-@check("put-records-order-of-answer", source="PutRecords: natural ordering", area="producing")
-def put_records_order_of_answer(ground: Ground) -> None:
-    """The entries of the answer are in the order of the records of the request."""
-    name = ground.stream(4)
-    shards = ground.kinesis.list_shards(StreamName=name)["Shards"]
-    wanted = [shards[n % 4] for n in (3, 1, 0, 2, 2, 0, 1, 3)]
-    records: list[PutRecordsRequestEntryTypeDef] = [
-        _record("k") | {"ExplicitHashKey": shard["HashKeyRange"]["StartingHashKey"]}
-        for shard in wanted
-    ]
-    answer = ground.kinesis.put_records(StreamName=name, Records=records)
-    found = [entry.get("ShardId") for entry in answer["Records"]]
-    equal(found, [shard["ShardId"] for shard in wanted], "shards")
-
-
 @check("put-records-are-read-back", source="PutRecords; GetRecords", area="producing")
 def put_records_are_read_back(ground: Ground) -> None:
     """What was put is read exactly: any bytes, any key, and the sequence numbers answered."""
@@ -69,7 +53,7 @@ def put_records_are_read_back(ground: Ground) -> None:
         {"Data": data, "PartitionKey": "clé-鍵-🔑"},
     ]
     put = ground.kinesis.put_records(StreamName=name, Records=records)["Records"]
-    found = read(ground, name, len(records))
+    found = read(ground, beginning(ground, name), len(records))
     seen = {each["SequenceNumber"]: (each["PartitionKey"], each["Data"]) for each in found}
     sent = {
         entry.get("SequenceNumber", ""): (record["PartitionKey"], record["Data"])
@@ -86,54 +70,8 @@ def same_record_twice(ground: Ground) -> None:
     put = ground.kinesis.put_records(StreamName=name, Records=records)["Records"]
     numbers = {entry.get("SequenceNumber") for entry in put}
     equal(len(numbers), 2, "different sequence numbers")
-    found = read(ground, name, 2)
+    found = read(ground, beginning(ground, name), 2)
     equal(len(found), 2, "records read")
-
-
-@check("put-answers-encryption-type", source="PutRecord: EncryptionType", area="producing")
-def put_answers_encryption_type(ground: Ground) -> None:
-    """The answer of a put into an encrypted stream says KMS."""
-    name = ground.stream()
-    ground.kinesis.start_stream_encryption(
-        StreamName=name, EncryptionType="KMS", KeyId="alias/aws/kinesis"
-    )
-    ground.active(name)
-    one = ground.kinesis.put_record(StreamName=name, PartitionKey="k", Data=b"x")
-    equal(one.get("EncryptionType"), "KMS", "EncryptionType of PutRecord")
-    many = ground.kinesis.put_records(StreamName=name, Records=[_record("k")])
-    equal(many.get("EncryptionType"), "KMS", "EncryptionType of PutRecords")
-
-
-@check("put-record-unknown-stream", source="PutRecord: errors", area="producing")
-def put_record_unknown_stream(ground: Ground) -> None:
-    """PutRecord to a stream that does not exist is a ResourceNotFoundException."""
-    name = ground.unique()
-    refused(
-        "ResourceNotFoundException",
-        lambda: ground.kinesis.put_record(StreamName=name, PartitionKey="k", Data=b"x"),
-    )
-
-
-@check("put-records-unknown-stream", source="PutRecords: errors", area="producing")
-def put_records_unknown_stream(ground: Ground) -> None:
-    """PutRecords to a stream that does not exist is a ResourceNotFoundException."""
-    name, records = ground.unique(), [_record("k")]
-    refused(
-        "ResourceNotFoundException",
-        lambda: ground.kinesis.put_records(StreamName=name, Records=records),
-    )
-
-
-@check("explicit-hash-key-wins", source="PutRecord: ExplicitHashKey", area="producing")
-def explicit_hash_key_wins(ground: Ground) -> None:
-    """The explicit hash key chooses the shard and leaves the partition key as it is."""
-    name = ground.stream(2)
-    for hash_key in ("0", str(MAX_HASH_KEY)):
-        shard = ground.kinesis.put_record(
-            StreamName=name, PartitionKey="same", Data=b"x", ExplicitHashKey=hash_key
-        )["ShardId"]
-        found = read(ground, name, 1, shard)
-        equal([each["PartitionKey"] for each in found], ["same"], f"keys in {shard}")
 
 
 @check("json-error", source=_JSON, area="producing")
@@ -148,8 +86,8 @@ def json_times(ground: Ground) -> None:
     """Times in JSON are numbers of seconds."""
     name = ground.stream()
     ground.kinesis.put_record(StreamName=name, PartitionKey="k", Data=b"x")
-    read(ground, name, 1)
-    answer = send(ground.kinesis, "GetRecords", {"ShardIterator": iterator(ground, name)})
+    read(ground, beginning(ground, name), 1)
+    answer = send(ground.kinesis, "GetRecords", {"ShardIterator": beginning(ground, name)})
     arrival = answer.value["Records"][0].get("ApproximateArrivalTimestamp")
     is_number = isinstance(arrival, int | float)
     expect(is_number and abs(arrival - time.time()) < _AN_HOUR, "seconds since 1970", arrival)
@@ -162,7 +100,7 @@ def cbor_put_record(ground: Ground) -> None:
     body = {"StreamName": name, "PartitionKey": "k", "Data": b"\x00\xff"}
     answer = _cbor(ground, "PutRecord", body)
     expect(answer.value.get("SequenceNumber"), "a SequenceNumber", answer.value)
-    found = read(ground, name, 1)
+    found = read(ground, beginning(ground, name), 1)
     equal([each["Data"] for each in found], [b"\x00\xff"], "data read")
 
 
@@ -214,7 +152,7 @@ def _cbor(ground: Ground, operation: str, body: dict[str, Any]) -> WireAnswer:
 def _cbor_record(ground: Ground) -> dict[str, Any]:
     """Return the one record of a stream as GetRecords answers it in CBOR."""
     name = ground.once("stream of one record", lambda: _stream_of_one_record(ground))
-    answer = _cbor(ground, "GetRecords", {"ShardIterator": iterator(ground, name)})
+    answer = _cbor(ground, "GetRecords", {"ShardIterator": beginning(ground, name)})
     records = answer.value.get("Records", [])
     equal(len(records), 1, "records")
     record: dict[str, Any] = records[0]
@@ -224,7 +162,7 @@ def _cbor_record(ground: Ground) -> dict[str, Any]:
 def _stream_of_one_record(ground: Ground) -> str:
     name = ground.stream()
     ground.kinesis.put_record(StreamName=name, PartitionKey="k", Data=b"\x00\xff")
-    read(ground, name, 1)
+    read(ground, beginning(ground, name), 1)
     return name
 
 

@@ -5,7 +5,6 @@ from hashlib import md5
 from infra.conformance.check import INVALID, check, equal, expect, refused
 from infra.conformance.ground import Ground
 from infra.conformance.records import (
-    LAST_HASH_KEY,
     Placed,
     hash_range,
     iterator,
@@ -18,6 +17,7 @@ from infra.conformance.records import (
     starting,
     texts,
 )
+from records.limits import MAX_HASH_KEY
 
 AREA = "routing"
 
@@ -51,7 +51,7 @@ def route_explicit_over_key(ground: Ground) -> None:
     _, upper = pair(open_shards(ground, name), "shards of a new stream")
     start = iterator(ground, name, upper["ShardId"], "TRIM_HORIZON")
     # The MD5 of "a" lies in the lower half.
-    placed = put(ground, name, "x", key="a", ExplicitHashKey=str(LAST_HASH_KEY))
+    placed = put(ground, name, "x", key="a", ExplicitHashKey=str(MAX_HASH_KEY))
     equal(placed.shard_id, upper["ShardId"], "shard:")
     equal(read(ground, start, 1)[0]["PartitionKey"], "a", "partition key")
 

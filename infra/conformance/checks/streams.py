@@ -17,6 +17,7 @@ from infra.conformance.check import (
 )
 from infra.conformance.ground import Deviation, Ground
 from infra.conformance.records import gaps, iterator, put, read, shards, texts
+from infra.conformance.subscribing import consumer
 
 if TYPE_CHECKING:
     from types_boto3_kinesis.type_defs import ConsumerTypeDef
@@ -130,20 +131,10 @@ def delete_stream_gone(ground: Ground) -> None:
 def delete_stream_with_consumers(ground: Ground) -> None:
     """A stream with a registered consumer is only deleted with EnforceConsumerDeletion."""
     name = ground.stream()
-    consumer: Any = {"StreamARN": ground.arn(name), "ConsumerName": "reader"}
-    ground.kinesis.register_stream_consumer(**consumer)
-    ground.eventually(
-        lambda: (
-            ground.kinesis.describe_stream_consumer(**consumer)["ConsumerDescription"][
-                "ConsumerStatus"
-            ]
-            == "ACTIVE"
-        ),
-        expected="consumer ACTIVE",
-    )
+    arn, reader = ground.arn(name), consumer(ground, name)
     refused("ResourceInUseException", lambda: ground.kinesis.delete_stream(StreamName=name))
-    left = [each["ConsumerName"] for each in _consumers(ground, consumer["StreamARN"])]
-    equal(left, ["reader"], "consumers after the refusal:")
+    left = [each["ConsumerARN"] for each in _consumers(ground, arn)]
+    equal(left, [reader], "consumers after the refusal:")
     ground.kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
 
 

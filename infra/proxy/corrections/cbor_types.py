@@ -6,7 +6,6 @@ read the result. Pure.
 
 import base64
 import binascii
-from math import isfinite
 from typing import Any, Final
 
 import cbor2
@@ -23,6 +22,9 @@ _EPOCH_TAG: Final = 1
 _LEAST_MILLISECONDS: Final = 100_000_000_000
 """A number below is taken as seconds, any other as milliseconds. As seconds it is the year 5138, as
 milliseconds March 1973: no stream, consumer or record has ever been made outside of the two."""
+
+_NEVER: Final = 1e18
+"""Milliseconds; a number as large stands for no time, and may be too large for a float."""
 
 
 def fix(operation: str, payload: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +77,9 @@ def _fixed(name: Any, member: Any, *, with_records: bool) -> Any:
 
 def _tagged_milliseconds(value: Any) -> Any:
     number = value.value if isinstance(value, cbor2.CBORTag) and value.tag == _EPOCH_TAG else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return value
+    if not abs(number) < _NEVER:  # not a number is not less either
         return value
     milliseconds = number if abs(number) >= _LEAST_MILLISECONDS else number * 1000
     return cbor2.CBORTag(_EPOCH_TAG, round(milliseconds))

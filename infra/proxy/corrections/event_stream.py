@@ -79,7 +79,7 @@ def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
         payload: Any bytes.
 
     Raises:
-        ValueError: A name is longer than 255 bytes, a value longer than 64 KiB, or all of it
+        ValueError: A name is longer than 255 bytes, a value longer than 32 KiB - 1, or all of it
             longer than a frame may be.
     """
     written = b"".join(_header(name, value) for name, value in headers.items())

@@ -9,10 +9,19 @@ ENDING_SEQUENCE_NUMBER: Final = "ending-sequence-number"
 SUBSCRIBE_INITIAL_RESPONSE: Final = "subscribe-initial-response"
 SUBSCRIBE_CHILD_SHARDS: Final = "subscribe-child-shards"
 CBOR_TYPES: Final = "cbor-types"
+REQUEST_CONSTRAINTS: Final = "request-constraints"
+BAD_ITERATOR: Final = "bad-iterator"
+DELETE_WITH_CONSUMERS: Final = "delete-with-consumers"
+RESHARD_ARGUMENTS: Final = "reshard-arguments"
+MAX_RECORD_SIZE: Final = "max-record-size"
+UNKNOWN_SHARD: Final = "unknown-shard"
+LIST_STREAMS: Final = "list-streams"
+LIST_CONSUMERS: Final = "list-consumers"
 
 # AWS: Kinesis Data Streams API Reference, ShardFilter, SequenceNumberRange, SubscribeToShard,
-# SubscribeToShardEvent and Record. The CBOR is in no public page: it is what the Java SDK reads
-# and writes.
+# SubscribeToShardEvent and Record, and each operation that a sentence names. The CBOR is in no
+# public page: it is what the Java SDK reads and writes.
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Operations.html
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SequenceNumberRange.html
 # https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html
@@ -41,6 +50,38 @@ ALL: Final[Mapping[str, str]] = MappingProxyType(
             "CBOR answers: kinesis-mock writes blobs as base64 text, timestamps as bare integers,"
             " absent members as null and events in JSON, MiniStack writes timestamps as bare"
             " seconds; AWS writes bytes, tagged milliseconds, nothing and CBOR"
+        ),
+        REQUEST_CONSTRAINTS: (
+            "every operation: kinesis-mock takes some requests that AWS' model forbids, and answers"
+            " others with 500 or SerializationException; AWS answers ValidationException"
+        ),
+        BAD_ITERATOR: (
+            "GetRecords: kinesis-mock answers 500 for a shard iterator that was never given out,"
+            " which an SDK tries again; AWS answers InvalidArgumentException"
+        ),
+        DELETE_WITH_CONSUMERS: (
+            "DeleteStream: kinesis-mock refuses to delete a stream with registered consumers and"
+            " deletes it all the same; AWS keeps it, unless EnforceConsumerDeletion is set"
+        ),
+        RESHARD_ARGUMENTS: (
+            "SplitShard, MergeShards and UpdateShardCount: kinesis-mock splits at a shard's first"
+            " hash key, into a shard of no keys, and reshards on-demand streams; AWS refuses both"
+        ),
+        MAX_RECORD_SIZE: (
+            "DescribeStreamSummary: kinesis-mock leaves out MaxRecordSizeInKiB until it is set; AWS"
+            " says 1024"
+        ),
+        UNKNOWN_SHARD: (
+            "SubscribeToShard: kinesis-mock takes a shard that the stream does not have and sends"
+            " nothing; AWS answers ResourceNotFoundException"
+        ),
+        LIST_STREAMS: (
+            "ListStreams: kinesis-mock gives no NextToken, ignores one, and has no StreamSummaries;"
+            " AWS has both"
+        ),
+        LIST_CONSUMERS: (
+            "ListStreamConsumers: kinesis-mock gives a NextToken on the last page instead of on the"
+            " others; AWS gives one on each page that is not the last"
         ),
     }
 )

@@ -3,10 +3,14 @@
 What is not counted, and what is estimated, is said in `infra.proxy.quotas.dynamodb` and
 `infra.proxy.quotas.dynamodb_costs`. Nothing is given back for a write that the engine refuses: to
 AWS a condition that fails costs a write too.
+
+A table is described once, when it is first used. What changes it through the proxy is seen; what
+changes it in another way is not.
 """
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from infra.proxy.desk import Desk
@@ -64,9 +68,8 @@ async def treat(call: Call, desk: Desk) -> Answer:
         writes, tables = [], []  # the engine has its own words for it
     await _learn(call, desk, quotas, tables)
     if not any(quotas.limited((call.identity, table)) for table in tables):
-        answer = await desk.forward(call)
-        _take_note(call, quotas)
-        return answer
+        change = call.operation in _CHANGES
+        return await (_change(call, desk, quotas) if change else desk.forward(call))
     match call.operation:
         case "BatchWriteItem":
             return await _write_batch(call, desk, quotas, writes)
@@ -92,10 +95,17 @@ def _needs(call: Call) -> tuple[list[Write], list[str]]:
     return writes, [write.table for write in writes]
 
 
-def _take_note(call: Call, quotas: DynamoQuotas) -> None:
-    if call.operation in _CHANGES:
-        with suppress(MalformedBodyError):  # then nothing has changed
-            quotas.forget((call.identity, table_name(call.parameters.get("TableName"))))
+async def _change(call: Call, desk: Desk, quotas: DynamoQuotas) -> Answer:
+    """Forget a table that is made, changed or deleted, unless the engine says that it is not."""
+    refused = False
+    try:
+        answer = await desk.forward(call)
+        refused = 400 <= answer.status < 500
+        return answer
+    finally:  # also when there is no answer: nobody knows what came of it
+        if not refused:
+            with suppress(MalformedBodyError):  # the engine changed nothing then
+                quotas.forget((call.identity, table_name(call.parameters.get("TableName"))))
 
 
 async def _learn(call: Call, desk: Desk, quotas: DynamoQuotas, tables: Iterable[str]) -> None:
@@ -192,7 +202,7 @@ def _refused(call: Call, tables: list[str], lacking: frozenset[TableKey]) -> Ans
         f" [{codes}]",
         "CancellationReasons": reasons,
     }
-    return answer_to(call, body, status=400)
+    return replace(answer_to(call, body, status=400), refused=True)
 
 
 def _correct(call: Call, quotas: DynamoQuotas, paid: Mapping[str, int], answer: Answer) -> None:

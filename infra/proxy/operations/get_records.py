@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from infra.proxy.corrections.names import BAD_ITERATOR
 from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer
 from infra.proxy.messages import Call, Refusal, data_bytes, decode, refusal_to
@@ -11,6 +12,7 @@ from infra.proxy.quotas.iterators import Issued, expired_refusal
 from infra.proxy.quotas.kinesis import THROTTLED, throttled_message
 from infra.proxy.quotas.requests import check
 from infra.proxy.streams import stream_of
+from infra.proxy.wording import invalid_argument
 
 
 async def get_shard_iterator(call: Call, desk: Desk) -> Answer:
@@ -47,6 +49,8 @@ async def get_records(call: Call, desk: Desk) -> Answer:
     if refusal is not None:
         return refusal_to(call, refusal)
     answer = await desk.forward(call)
+    if issued is None and answer.status == 500 and BAD_ITERATOR in desk.corrections:
+        return await _judge_iterator(call, desk)
     if answer.status != 200:
         return answer
     if issued is not None:
@@ -54,8 +58,21 @@ async def get_records(call: Call, desk: Desk) -> Answer:
     return answer
 
 
+async def _judge_iterator(call: Call, desk: Desk) -> Answer:
+    """Answer for an iterator that nobody knows here and that the engine fails at.
+
+    Only if it fails at it again is it the iterator's fault, and not an accident of the engine's.
+    """
+    answer = await desk.forward(call)
+    if answer.status != 500:
+        return answer
+    desk.tally.corrected[BAD_ITERATOR] += 1
+    return refusal_to(call, invalid_argument("Invalid ShardIterator."))
+
+
 def _refused(call: Call, desk: Desk, issued: Issued | None) -> Refusal | None:
-    if issued is not None and issued.expired:
+    # Without quotas only a fault lets one expire.
+    if issued is not None and issued.expired and (desk.quotas is not None or issued.made_to_expire):
         return expired_refusal(issued, time.time())
     if issued is not None and desk.faults.active:
         name = issued.stream[1]

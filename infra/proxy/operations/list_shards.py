@@ -159,10 +159,15 @@ async def _as_upstream_selects(
     """
     listed = await list_all(call, desk, query.stream, query.shard_filter)
     chosen = {shard["ShardId"] for shard in listed}
-    selected = [shard for shard in shards if shard["ShardId"] in chosen]
-    if query.shard_filter.kind is FilterType.AT_TIMESTAMP:
-        return lineage.without_descendants(selected)
-    return selected
+    if query.shard_filter.kind is not FilterType.AT_TIMESTAMP:
+        return [shard for shard in shards if shard["ShardId"] in chosen]
+    # Where there is no earlier shard, an earlier time is the trim horizon, and no upstream says so.
+    chosen |= {
+        shard["ShardId"]
+        for shard in lineage.without_descendants(shards)
+        if query.shard_filter.at < (lineage.opened_second(shard) or 0)
+    }
+    return lineage.without_descendants(s for s in shards if s["ShardId"] in chosen)
 
 
 async def _first_record(
@@ -228,7 +233,8 @@ def _as_parameter(shard_filter: ShardFilter) -> dict[str, Any]:
 
 
 def _stream_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name in _OF_STREAM if (value := parameters.get(name))}
+    named = {name: parameters.get(name) for name in _OF_STREAM}
+    return {name: value for name, value in named.items() if isinstance(value, str) and value}
 
 
 def _token(query: _Query, after: str, last: str, now: float) -> str:
@@ -241,7 +247,7 @@ def _continued(token: str, limit: int, now: float) -> _Query | Refusal | None:
     """Return the query that a token stands for; None if it is no token of ours."""
     try:
         state = json.loads(base64.urlsafe_b64decode(token.removeprefix(_TOKEN_PREFIX)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return None
     match state:
         case [dict(stream), chosen, str(after), str(last), float(made_at)]:

@@ -44,17 +44,21 @@ async def put_records(call: Call, desk: Desk, strikes: Strikes | None) -> Answer
     put = await _prepared(call, desk)
     if isinstance(put, Answer):
         return put
-    failures = put.struck(strikes)
-    failures |= put.over_quota(failures)
+    struck = put.struck(strikes)
+    failures = struck | put.over_quota(struck)
     if not failures:
         return put.checked(await desk.forward(call), failures)
     records = call.parameters["Records"]
     kept = [record for n, record in enumerate(records) if n not in failures]
     if kept:
         answer = await desk.forward(call, {**call.parameters, "Records": kept})
-        return put.checked(answer, failures)
-    if strikes:  # nothing was written, so there is no answer worth losing
-        strikes.give_back(Action.LOSE, Action.RESET_AFTER)
+        answer = put.checked(answer, failures)
+        if answer.status == 200:
+            put.count_struck(strikes, struck)
+        return answer
+    put.count_struck(strikes, struck)
+    if strikes:  # nothing was written: there is no answer worth losing, and none was sent twice
+        strikes.give_back(Action.LOSE, Action.RESET_AFTER, Action.SEND_TWICE)
     every = [failures[n] for n in range(len(records))]
     return answer_to(call, {"FailedRecordCount": len(every), "Records": every})
 
@@ -79,6 +83,8 @@ async def put_record(call: Call, desk: Desk) -> Answer:
 
 async def _prepared(call: Call, desk: Desk) -> "_Put | Answer":
     """Return what there is to put, or the answer if there is nothing to treat."""
+    if desk.quotas is None and not desk.faults.loaded:
+        return await desk.forward(call)
     name = stream_of(call.parameters)
     view = None if name is None else await desk.streams.view(call, name)
     most = None if view is None else view.max_record_bytes
@@ -124,9 +130,12 @@ class _Put:
         if not strikes or not strike:
             return {}
         chosen = self.desk.faults.fails(strike, len(self.sizes))
-        if chosen:
-            strikes.happened(strike, affected=len(chosen))
         return {n: {"ErrorCode": strike.code, "ErrorMessage": strike.reason} for n in chosen}
+
+    def count_struck(self, strikes: Strikes | None, struck: Mapping[int, Failure]) -> None:
+        """Count the fault, now that the client will see the records that it made fail."""
+        if strikes and struck and (strike := strikes.get(Action.PARTIAL)):
+            strikes.happened(strike, affected=len(struck))
 
     def over_quota(self, failed: Mapping[int, Failure]) -> dict[int, Failure]:
         """Charge every record that has not failed yet; return those their shards do not take."""
@@ -165,7 +174,8 @@ class _Put:
         self.notice_reshard(entries)
         if not failures:
             return answer
-        failed = int(value.get("FailedRecordCount") or 0) + len(failures)
+        # The upstream's own count is not to be trusted: LocalStack's counts the call.
+        failed = sum(1 for entry in entries if entry.get("ErrorCode"))
         merged = {**value, "FailedRecordCount": failed, "Records": entries}
         return with_body(answer, merged, cbor=self.call.cbor)
 

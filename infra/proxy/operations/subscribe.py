@@ -1,20 +1,23 @@
 """SubscribeToShard: who may subscribe when, the five minutes, and the repair of the events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
-from infra.proxy.corrections.names import SUBSCRIBE_INITIAL_RESPONSE
+from infra.proxy.corrections.names import SUBSCRIBE_INITIAL_RESPONSE, UNKNOWN_SHARD
 from infra.proxy.corrections.subscription import corrected
 from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer, Reply
-from infra.proxy.messages import Call, Refusal, refusal_to
+from infra.proxy.messages import ACCOUNT, Call, Refusal, refusal_to
+from infra.proxy.operations.constraints import broken_constraint
 from infra.proxy.relay import relay
+from infra.proxy.streams import stream_of
 from infra.proxy.upstream import UpstreamAnswer
 
 _EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 _IN_USE: Final = b"ResourceInUse"
+_LAST_WORDS_SECONDS: Final = 1.0
 _HAND_OVER_TRIES: Final = 40
 _HAND_OVER_SECONDS: Final = 0.1
 """An engine that allows one subscription at a time needs a moment to see that the older one has
@@ -29,6 +32,9 @@ async def subscribe(call: Call, desk: Desk, reply: Reply) -> Answer | None:
         UpstreamError: There was no answer.
         ConnectionError: The client has gone.
     """
+    refusal = broken_constraint(call, desk) or await _unknown_shard(call, desk)
+    if refusal is not None:
+        return refusal_to(call, refusal)
     over = asyncio.Event()
     if desk.quotas is None:
         async with _opened(call, desk, tries=1) as opened:
@@ -52,6 +58,21 @@ async def subscribe(call: Call, desk: Desk, reply: Reply) -> Answer | None:
             desk.subscriptions.failed(admitted)
         if desk.running.get((consumer, shard)) is over:
             del desk.running[consumer, shard]
+
+
+async def _unknown_shard(call: Call, desk: Desk) -> Refusal | None:
+    """Return the refusal of a shard that the stream does not have, also on a second look."""
+    name, shard = stream_of(call.parameters), str(call.parameters.get("ShardId", ""))
+    if UNKNOWN_SHARD not in desk.corrections or name is None:
+        return None
+    for _ in range(2):
+        view = await desk.streams.view(call, name)
+        if view is None or view.shards.shard(shard) is not None:
+            return None  # what is wrong with the stream or the consumer is the engine's to say
+        desk.streams.forget(call.identity, name)
+    desk.tally.corrected[UNKNOWN_SHARD] += 1
+    text = f"Shard {shard} in stream {name} under account {ACCOUNT} does not exist"
+    return Refusal("ResourceNotFoundException", text)
 
 
 @asynccontextmanager
@@ -101,8 +122,26 @@ async def _relay(
         aclosing(corrected(chunks, call=call, desk=desk)) as events,
         aclosing(_until(over, events)) as pieces,
     ):
-        await relay(answer, reply, desk.tally, pieces=pieces)
+        await _sent(relay(answer, reply, desk.tally, pieces=pieces), reply, over)
     return None
+
+
+async def _sent(sending: Coroutine[Any, Any, None], reply: Reply, over: asyncio.Event) -> None:
+    """Send to the end; once it is over, a client that does not read is not waited for."""
+    task, ending = asyncio.ensure_future(sending), asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task}, timeout=_LAST_WORDS_SECONDS)
+        if task.done():
+            task.result()
+        else:
+            reply.cut(reset=False)
+    finally:
+        ending.cancel()
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen, or asyncio would complain of it
 
 
 async def _until(over: asyncio.Event, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:

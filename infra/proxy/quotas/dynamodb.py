@@ -65,7 +65,10 @@ class DynamoQuotas:
             return
         while len(self._tables) >= _KEPT_TABLES:
             self._tables.popitem(last=False)
-        throughput = description.get("ProvisionedThroughput") or {}
+        mode = (description.get("BillingModeSummary") or {}).get("BillingMode")
+        # An engine may still describe the capacity that a table had before it went on demand.
+        on_demand = mode == "PAY_PER_REQUEST"
+        throughput = {} if on_demand else description.get("ProvisionedThroughput") or {}
         indexes = description.get("GlobalSecondaryIndexes") or ()
         self._tables[table] = _Table(
             self._bucket(throughput.get("WriteCapacityUnits")),

@@ -240,11 +240,15 @@ def _consumed(answer: Mapping[str, Any]) -> dict[str, float]:
     units: dict[str, float] = {}
     for entry in [said] if isinstance(said, Mapping) else _list(said):
         match entry:
-            case {"TableName": name, "CapacityUnits": int() | float() as amount}:
+            case {"TableName": name} if (amount := _number(entry.get("CapacityUnits"))) is not None:
                 indexes = _map(entry.get("GlobalSecondaryIndexes") or {})
-                others = sum(_map(index).get("CapacityUnits", 0) for index in indexes.values())
-                units[table_name(name)] = max(0.0, amount - others)
+                others = (_number(_map(index).get("CapacityUnits")) for index in indexes.values())
+                units[table_name(name)] = max(0.0, amount - sum(filter(None, others)))
     return units
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _map(value: Any) -> Mapping[str, Any]:

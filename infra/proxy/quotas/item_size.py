@@ -90,7 +90,7 @@ def _flat_bytes(value: Any) -> int:
             return data_bytes(binary)
         case {"BOOL": _} | {"NULL": _}:
             return 1
-        case {"SS": [*members]} | {"NS": [*members]} | {"BS": [*members]}:
+        case {"SS": [*members]} | {"NS": [*members]} | {"BS": [*members]} if len(value) == 1:
             (kind,) = value
             return sum(_flat_bytes({kind[0]: member}) for member in members)
     raise MalformedBodyError("an attribute value has one of DynamoDB's types")

@@ -32,6 +32,11 @@ class Issued:
     age_seconds: float = 0.0
     expired: bool = False
 
+    @property
+    def made_to_expire(self) -> bool:
+        """Whether it expired on demand, and not by its age."""
+        return self.issued_at == -inf
+
 
 class Iterators:
     """The iterators that were given out, the longest unused first; beyond the capacity they go.
@@ -59,10 +64,7 @@ class Iterators:
 
     def remember(self, iterator: str, stream: StreamKey, shard_id: str) -> None:
         """Remember an iterator that is given out now; an older one of the same text is renewed."""
-        self._issued[iterator] = Issued(stream, shard_id, self._clock())
-        self._issued.move_to_end(iterator)
-        while len(self._issued) > self._capacity:
-            self._issued.popitem(last=False)
+        self._keep(iterator, Issued(stream, shard_id, self._clock()))
 
     def look_up(self, iterator: str) -> Issued | None:
         """Return what is known of an iterator, as it is now; None for one that is not known."""
@@ -76,7 +78,7 @@ class Iterators:
     def expire(self, iterator: str) -> None:
         """Let one iterator expire now, also one that is not known."""
         issued = self._issued.get(iterator, Issued((Identity("", ""), ""), "", -inf))
-        self._issued[iterator] = replace(issued, issued_at=-inf)
+        self._keep(iterator, replace(issued, issued_at=-inf))
 
     def expire_all(self, stream: StreamKey | None = None, shard_id: str | None = None) -> int:
         """Let iterators expire now, and return how many.
@@ -93,6 +95,12 @@ class Iterators:
         for iterator, issued in chosen:
             self._issued[iterator] = replace(issued, issued_at=-inf)
         return len(chosen)
+
+    def _keep(self, iterator: str, issued: Issued) -> None:
+        self._issued[iterator] = issued
+        self._issued.move_to_end(iterator)
+        while len(self._issued) > self._capacity:
+            self._issued.popitem(last=False)
 
 
 def expired_refusal(issued: Issued, wall_time: float) -> Refusal:

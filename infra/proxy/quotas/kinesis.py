@@ -59,9 +59,13 @@ class KinesisQuotas:
         clock: Monotonic seconds.
         time_scale: How many times sooner the pause after a full answer of GetRecords ends. Rates
             are those of AWS at any scale.
+
+    Attributes:
+        throttled: Records and calls that shards have refused, in all; `rows` forgets idle shards.
     """
 
     def __init__(self, clock: Callable[[], float], *, time_scale: float = 1.0) -> None:
+        self.throttled = 0
         self._clock = clock
         self._penalty = GET_PENALTY_SECONDS / time_scale
         self._shards: Recent[tuple[StreamKey, str], ShardQuota] = Recent(lambda _: ShardQuota())
@@ -94,7 +98,9 @@ class KinesisQuotas:
             shard_id: iter(self._shards.get((stream, shard_id), now).put(sizes, now, burst=burst))
             for shard_id, sizes in by_shard.items()
         }
-        return [next(answers[shard_id]) for shard_id, _ in records]
+        taken = [next(answers[shard_id]) for shard_id, _ in records]
+        self.throttled += taken.count(False)
+        return taken
 
     def get_records(self, stream: StreamKey, shard_id: str) -> Refusal | None:
         """Refuse a GetRecords that comes too soon, or count it.
@@ -104,7 +110,7 @@ class KinesisQuotas:
         """
         now = self._clock()
         admitted = self._shards.get((stream, shard_id), now).get_records(now)
-        return None if admitted else _throttled(stream, shard_id)
+        return None if admitted else self._throttle(stream, shard_id)
 
     def got_records(self, stream: StreamKey, shard_id: str, size: int) -> None:
         """Charge the answer of a GetRecords.
@@ -121,7 +127,7 @@ class KinesisQuotas:
         """Refuse a sixth GetShardIterator in a second, or count it."""
         now = self._clock()
         admitted = self._shards.get((stream, shard_id), now).get_shard_iterator(now)
-        return None if admitted else _throttled(stream, shard_id)
+        return None if admitted else self._throttle(stream, shard_id)
 
     def control_plane(
         self, operation: str, identity: Identity, stream: str | None
@@ -155,14 +161,14 @@ class KinesisQuotas:
             for key, shard in self._shards.items(now)
         ]
 
+    def _throttle(self, stream: StreamKey, shard_id: str) -> Refusal:
+        self.throttled += 1
+        return Refusal(THROTTLED, throttled_message(stream[1], shard_id))
+
 
 def throttled_message(stream_name: str, shard_id: str) -> str:
     """Return what AWS says when a shard is asked for more than it gives."""
     return f"Rate exceeded for shard {shard_id} in stream {stream_name} under account {ACCOUNT}."
-
-
-def _throttled(stream: StreamKey, shard_id: str) -> Refusal:
-    return Refusal(THROTTLED, throttled_message(stream[1], shard_id))
 
 
 def _bucket_maker(rate: int) -> Callable[[float], TokenBucket]:

@@ -8,6 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from infra.proxy.messages import MalformedBodyError, Refusal, data_bytes
+from infra.proxy.wording import (
+    GREATER,
+    LESS,
+    NOT_NULL,
+    at_least,
+    at_most,
+    invalid,
+    invalid_argument,
+    serialization,
+    shown,
+)
 from records.limits import (
     MAX_HASH_KEY,
     MAX_LARGE_RECORD_BYTES,
@@ -19,7 +30,6 @@ from records.limits import (
 )
 
 _HASH_KEY: Final = re.compile(r"0|[1-9][0-9]{0,38}")
-_SHOWN_CHARS: Final = 300
 _WRONG: Final = -1
 
 
@@ -64,7 +74,7 @@ def measure(
     if _WRONG in sizes or not 1 <= len(sizes) <= MAX_RECORDS_PER_PUT:
         return _fault(entries, single=operation == "PutRecord", most=most)
     if sum(sizes) > MAX_PUT_REQUEST_BYTES:
-        return _invalid_argument(f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit")
+        return invalid_argument(f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit")
     return sizes
 
 
@@ -101,42 +111,42 @@ def _fault(entries: Sequence[Any], *, single: bool, most: int) -> Refusal:
         or _count_fault(len(entries))
         or first(lambda entry, place: _length_fault(entry, place, most))
         or first(lambda entry, _: _argument_fault(entry, most))
-        or _invalid_argument("The request is not valid.")
+        or invalid_argument("The request is not valid.")
     )
 
 
 def _type_fault(entry: Any, _place: str) -> Refusal | None:
     if not isinstance(entry, dict):
-        return _serialization("Expected a structure")
+        return serialization("Expected a structure")
     for name in ("PartitionKey", "ExplicitHashKey"):
         text = entry.get(name)
         if text is None:
             continue
         if not isinstance(text, str):
-            return _serialization(f"{name} is expected to be a string")
+            return serialization(f"{name} is expected to be a string")
         try:
             text.encode()
         except UnicodeEncodeError:
-            return _serialization(f"{name} is no Unicode text")
+            return serialization(f"{name} is no Unicode text")
     try:
         if entry.get("Data") is not None:
             data_bytes(entry["Data"])
     except MalformedBodyError as error:
-        return _serialization(str(error))
+        return serialization(str(error))
     return None
 
 
 def _no_list(entries: Any) -> Refusal:
     if entries is None:
-        return _invalid("Value null", "records", "Member must not be null")
-    return _serialization("Records is expected to be a list")
+        return invalid("Value null", "records", NOT_NULL)
+    return serialization("Records is expected to be a list")
 
 
 def _count_fault(count: int) -> Refusal | None:
     if count < 1:
-        return _invalid("Value '[]'", "records", _at_least(1))
+        return invalid("Value '[]'", "records", at_least(1))
     if count > MAX_RECORDS_PER_PUT:
-        return _invalid("Value '[...]'", "records", _at_most(MAX_RECORDS_PER_PUT))
+        return invalid("Value '[...]'", "records", at_most(MAX_RECORDS_PER_PUT))
     return None
 
 
@@ -144,32 +154,32 @@ def _length_fault(entry: Mapping[str, Any], place: str, most: int) -> Refusal | 
     key, data = entry.get("PartitionKey"), entry.get("Data")
     for value, name in ((key, "partitionKey"), (data, "data")):
         if value is None:
-            return _invalid("Value null", place + name, "Member must not be null")
+            return invalid("Value null", place + name, NOT_NULL)
     if not key:
-        return _invalid("Value ''", f"{place}partitionKey", _at_least(1))
+        return invalid("Value ''", f"{place}partitionKey", at_least(1))
     if len(key) > MAX_PARTITION_KEY_CHARS:
-        at_most = _at_most(MAX_PARTITION_KEY_CHARS)
-        return _invalid(f"Value '{_shown(key)}'", f"{place}partitionKey", at_most)
+        most_chars = at_most(MAX_PARTITION_KEY_CHARS)
+        return invalid(f"Value '{shown(key)}'", f"{place}partitionKey", most_chars)
     explicit = entry.get("ExplicitHashKey")
     if explicit is not None and not _HASH_KEY.fullmatch(explicit):
         pattern = r"Member must satisfy regular expression pattern: 0|([1-9]\d{0,38})"
-        return _invalid(f"Value '{_shown(explicit)}'", f"{place}explicitHashKey", pattern)
+        return invalid(f"Value '{shown(explicit)}'", f"{place}explicitHashKey", pattern)
     # AWS names the stream's own maximum here, not the API's, and no value.
     if data_bytes(data) > most:
-        return _invalid("Value", f"{place}data", _at_most(most))
+        return invalid("Value", f"{place}data", at_most(most))
     return None
 
 
 def _argument_fault(entry: Mapping[str, Any], most: int) -> Refusal | None:
     explicit = entry.get("ExplicitHashKey")
     if explicit is not None and int(explicit) > MAX_HASH_KEY:
-        return _invalid_argument(
+        return invalid_argument(
             "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]."
             f" Specified value was {explicit}"
         )
     size = data_bytes(entry["Data"]) + len(entry["PartitionKey"].encode())
     if size > most:
-        return _invalid_argument(
+        return invalid_argument(
             f"Record size of {size} bytes, data and partition key, exceeds the limit of {most}"
         )
     return None
@@ -179,42 +189,10 @@ def _limit_fault(limit: Any) -> Refusal | None:
     if limit is None:
         return None
     if not isinstance(limit, int) or isinstance(limit, bool):
-        return _serialization("Limit is expected to be an integer")
+        return serialization("Limit is expected to be an integer")
     if limit < 1:
-        return _invalid(f"Value '{limit}'", "limit", "Member must have value " + _GREATER + "1")
+        return invalid(f"Value '{limit}'", "limit", "Member must have value " + GREATER + "1")
     if limit > MAX_RECORDS_PER_GET:
-        most = f"Member must have value {_LESS}{MAX_RECORDS_PER_GET}"
-        return _invalid(f"Value '{limit}'", "limit", most)
+        most = f"Member must have value {LESS}{MAX_RECORDS_PER_GET}"
+        return invalid(f"Value '{limit}'", "limit", most)
     return None
-
-
-_GREATER: Final = "greater than or equal to "
-_LESS: Final = "less than or equal to "
-
-
-def _at_least(length: int) -> str:
-    return f"Member must have length {_GREATER}{length}"
-
-
-def _at_most(length: int) -> str:
-    return f"Member must have length {_LESS}{length}"
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
-
-
-def _invalid(value: str, place: str, constraint: str) -> Refusal:
-    return Refusal(
-        "ValidationException",
-        f"1 validation error detected: {value} at '{place}' failed to satisfy constraint:"
-        f" {constraint}",
-    )
-
-
-def _invalid_argument(message: str) -> Refusal:
-    return Refusal("InvalidArgumentException", message)
-
-
-def _serialization(message: str) -> Refusal:
-    return Refusal("SerializationException", message)

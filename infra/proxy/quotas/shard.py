@@ -41,11 +41,19 @@ class Meter:
         """Return records, bytes, reads and bytes read per second."""
         self.at(now)
         first = self._second - RATE_SECONDS
-        past = [counts for second, counts in self._past if second >= first]
-        records, size, reads, read_bytes = (
-            sum(counts) / RATE_SECONDS for counts in zip((0, 0, 0, 0), *past, strict=True)
+        records = size = reads = read_bytes = 0
+        for second, counts in self._past:  # a plain loop: a status asks this of every shard
+            if second >= first:
+                records += counts[0]
+                size += counts[1]
+                reads += counts[2]
+                read_bytes += counts[3]
+        return (
+            records / RATE_SECONDS,
+            size / RATE_SECONDS,
+            reads / RATE_SECONDS,
+            read_bytes / RATE_SECONDS,
         )
-        return records, size, reads, read_bytes
 
 
 class ShardQuota:

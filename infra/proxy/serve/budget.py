@@ -43,7 +43,8 @@ class BodyBudget:
         Args:
             size: At most `MAX_BODY_BYTES`.
         """
-        if size <= self._free and not self._waiting:
+        # Nothing waits for nothing: a frozen proxy is thawed also when the frozen fill it all.
+        if not size or (size <= self._free and not self._waiting):
             self._free -= size
             return
         turn = asyncio.get_running_loop().create_future()

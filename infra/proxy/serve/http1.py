@@ -201,6 +201,9 @@ class _Http1Reply:
         if self._chunked or self._head:
             await self._send(b"0\r\n\r\n" if self._chunked else b"")
         self.finished = True
+        # The writer waits for slow clients after 64 KiB of one answer. Who asks on without reading
+        # would otherwise be given small ones without end.
+        await self._writer.drain()
 
     def cut(self, *, reset: bool) -> None:
         self._cut = True

@@ -24,6 +24,7 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import Frame, GoAwayFrame
 
 from infra.proxy.serve.service import Service, abort
 from infra.proxy.serve.stream import INITIAL_WINDOW, Stream
@@ -47,6 +48,20 @@ _SETTINGS: Final = {
 }
 
 
+class _PatientH2(H2Connection):
+    """Goes on answering after a GOAWAY without an error, with which h2 itself falls silent.
+
+    It only says that the client will ask no more (RFC 9113, section 6.8), and the client ends the
+    connection when it has its answers. Node's `close()` of a session sends one, which the SDK for
+    JavaScript calls as soon as it has the head of an answer.
+    """
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        if frame.error_code == ErrorCodes.NO_ERROR:
+            return [], []
+        return super()._receive_goaway_frame(frame)
+
+
 class Http2Connection(asyncio.Protocol):
     """One HTTP/2 connection.
 
@@ -59,7 +74,7 @@ class Http2Connection(asyncio.Protocol):
         self.service = service
         self.lost = False
         self.peer = ""
-        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self.h2: H2Connection = _PatientH2(H2Configuration(client_side=False, header_encoding=None))
         self._open_connections = open_connections
         self._streams: dict[int, Stream] = {}
         self._received = 0
@@ -162,7 +177,6 @@ class Http2Connection(asyncio.Protocol):
             case WindowUpdated() | RemoteSettingsChanged():
                 self._on_window(getattr(event, "stream_id", None) or 0)
             case ConnectionTerminated():
-                # h2 sends nothing after a GOAWAY, so what is under way cannot be answered.
                 self.close()
 
     def _on_request(self, event: RequestReceived) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import H2Error
+from h2.exceptions import H2Error, StreamClosedError
 from multidict import CIMultiDict
 
 from infra.proxy.exchange import Incoming
@@ -229,7 +230,9 @@ class Stream:
 
     def _open_window(self, size: int) -> None:
         if not self._whole.is_set():
-            self._connection.h2.increment_flow_control_window(size, self._id)
+            # It may be given up further on in the same packet, and h2 have forgotten it.
+            with suppress(StreamClosedError, KeyError):
+                self._connection.h2.increment_flow_control_window(size, self._id)
 
     def _incoming(self, fields: CIMultiDict[str]) -> Incoming:
         method = fields.popone(":method", "")
