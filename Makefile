@@ -7,6 +7,10 @@
 #   make bench BENCH="codec --json"      one file of benchmarks/ beside its peers
 #   make lock                            compile requirements/*.in anew (needs uv)
 
+# Most tests wait for an engine: two workers, each with engines of its own, halve the time. A file
+# stays in one worker, and the slow ones come first. `make test SPREAD=` runs one test after the other.
+SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
+
 # The first Python that is new enough; `make PYTHON=... demo` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -24,7 +28,7 @@ demo: $(VENV)/.run $(NODE)/node_modules/.installed
 	@$(BIN)/kit demo $(DEMO)
 
 test: $(VENV)/.test $(NODE)/node_modules/.installed
-	$(BIN)/pytest -m "not containers" $(TEST)
+	$(BIN)/pytest $(SPREAD) -m "not containers" $(TEST)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -32,7 +36,7 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 
 test-containers: $(VENV)/.test $(NODE)/node_modules/.installed
-	$(BIN)/pytest --stack containers tests/integration $(TEST)
+	$(BIN)/pytest $(SPREAD) --stack containers tests/integration $(TEST)
 
 bench: $(VENV)/.bench $(NODE)/node_modules/.installed
 	@$(BIN)/python benchmarks/$(firstword $(BENCH)).py $(wordlist 2,99,$(BENCH))

@@ -1,9 +1,7 @@
 """A pytest fixture to copy: each test gets a proxy that behaves like AWS, before your engine.
 
-Import it in `conftest.py`, and set `AWS_ENDPOINT_URL_KINESIS` (or `AWS_ENDPOINT_URL`) to the
-engine, such as LocalStack::
-
-    from infra.proxy.pytest_fixture import kinesis_proxy  # noqa: F401
+Import it in `conftest.py` (`from infra.proxy.pytest_fixture import kinesis_proxy`), and set
+`AWS_ENDPOINT_URL_KINESIS` (or `AWS_ENDPOINT_URL`) to the engine, such as LocalStack.
 
 A test then says what goes wrong, runs the code under test, and checks that it did go wrong::
 
