@@ -9,6 +9,7 @@ from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer, Incoming
 from infra.proxy.messages import Call, Service, decode, refusal_to, with_body
 from infra.proxy.operations import (
+    create_stream,
     delete_stream,
     describe,
     dynamodb,
@@ -43,6 +44,7 @@ _TREATMENTS: Final[Mapping[str, Callable[[Call, Desk], Awaitable[Answer]]]] = Ma
         "ListStreamConsumers": lists.list_stream_consumers,
         "DescribeStream": describe.treat,
         "DescribeStreamSummary": summary.describe_stream_summary,
+        "CreateStream": create_stream.create_stream,
         "DeleteStream": delete_stream.delete_stream,
         "SplitShard": reshard.reshard,
         "MergeShards": reshard.reshard,
@@ -87,7 +89,7 @@ async def treat(call: Call, desk: Desk, strikes: Strikes | None) -> Answer:
     answer = await _treat_kinesis(call, desk, strikes)
     if answer.status == 200:
         _take_note(call, desk)
-    return answer
+    return _with_right_error_type(call, desk, answer)
 
 
 async def _treat_kinesis(call: Call, desk: Desk, strikes: Strikes | None) -> Answer:
@@ -109,6 +111,16 @@ def _with_right_types(call: Call, desk: Desk, answer: Answer) -> Answer:
         return answer
     desk.tally.corrected[names.CBOR_TYPES] += 1
     return with_body(answer, fixed, cbor=True)
+
+
+def _with_right_error_type(call: Call, desk: Desk, answer: Answer) -> Answer:
+    said = answer.headers.get("Content-Type")
+    if said != "application/json" or answer.status < 400 or call.cbor:
+        return answer
+    if names.ERROR_TYPE in desk.corrections:
+        desk.tally.corrected[names.ERROR_TYPE] += 1
+        answer.headers["Content-Type"] = call.content_type
+    return answer
 
 
 def _take_note(call: Call, desk: Desk) -> None:

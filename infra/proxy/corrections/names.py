@@ -15,6 +15,9 @@ DELETE_WITH_CONSUMERS: Final = "delete-with-consumers"
 RESHARD_ARGUMENTS: Final = "reshard-arguments"
 MAX_RECORD_SIZE: Final = "max-record-size"
 UNKNOWN_SHARD: Final = "unknown-shard"
+UNKNOWN_CONSUMER: Final = "unknown-consumer"
+CREATE_STREAM_TAGS: Final = "create-stream-tags"
+ERROR_TYPE: Final = "error-type"
 LIST_STREAMS: Final = "list-streams"
 LIST_CONSUMERS: Final = "list-consumers"
 
@@ -74,6 +77,17 @@ ALL: Final[Mapping[str, str]] = MappingProxyType(
         UNKNOWN_SHARD: (
             "SubscribeToShard: kinesis-mock takes a shard that the stream does not have and sends"
             " nothing; AWS answers ResourceNotFoundException"
+        ),
+        UNKNOWN_CONSUMER: (
+            "SubscribeToShard: LocalStack takes a consumer that was never registered; AWS answers"
+            " ResourceNotFoundException"
+        ),
+        CREATE_STREAM_TAGS: (
+            "CreateStream: LocalStack forgets the tags that a stream is made with; AWS keeps them"
+        ),
+        ERROR_TYPE: (
+            "errors: LocalStack answers application/json to a call in application/x-amz-json-1.1;"
+            " AWS answers in the type of the call"
         ),
         LIST_STREAMS: (
             "ListStreams: kinesis-mock gives no NextToken, ignores one, and has no StreamSummaries;"

@@ -5,7 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
-from infra.proxy.corrections.names import SUBSCRIBE_INITIAL_RESPONSE, UNKNOWN_SHARD
+from infra.proxy.corrections.names import (
+    SUBSCRIBE_INITIAL_RESPONSE,
+    UNKNOWN_CONSUMER,
+    UNKNOWN_SHARD,
+)
 from infra.proxy.corrections.subscription import corrected
 from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer, Reply
@@ -13,7 +17,7 @@ from infra.proxy.messages import ACCOUNT, Call, Refusal, refusal_to
 from infra.proxy.operations.constraints import broken_constraint
 from infra.proxy.relay import relay
 from infra.proxy.streams import stream_of
-from infra.proxy.upstream import UpstreamAnswer
+from infra.proxy.upstream import UpstreamAnswer, UpstreamError
 
 _EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 _IN_USE: Final = b"ResourceInUse"
@@ -32,7 +36,11 @@ async def subscribe(call: Call, desk: Desk, reply: Reply) -> Answer | None:
         UpstreamError: There was no answer.
         ConnectionError: The client has gone.
     """
-    refusal = broken_constraint(call, desk) or await _unknown_shard(call, desk)
+    refusal = (
+        broken_constraint(call, desk)
+        or await _unknown_consumer(call, desk)
+        or await _unknown_shard(call, desk)
+    )
     if refusal is not None:
         return refusal_to(call, refusal)
     over = asyncio.Event()
@@ -58,6 +66,20 @@ async def subscribe(call: Call, desk: Desk, reply: Reply) -> Answer | None:
             desk.subscriptions.failed(admitted)
         if desk.running.get((consumer, shard)) is over:
             del desk.running[consumer, shard]
+
+
+async def _unknown_consumer(call: Call, desk: Desk) -> Refusal | None:
+    """Return the refusal of a consumer that the upstream does not know."""
+    if UNKNOWN_CONSUMER not in desk.corrections:
+        return None
+    try:
+        consumer = {"ConsumerARN": call.parameters.get("ConsumerARN")}
+        await desk.ask(call, "DescribeStreamConsumer", consumer)
+    except UpstreamError as error:
+        if error.code == "ResourceNotFoundException":
+            desk.tally.corrected[UNKNOWN_CONSUMER] += 1
+            return Refusal(error.code, error.message)
+    return None  # whatever else is wrong is the upstream's to say
 
 
 async def _unknown_shard(call: Call, desk: Desk) -> Refusal | None:
