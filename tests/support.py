@@ -1,7 +1,9 @@
 """What tests of every layer share."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,3 +40,14 @@ def eventually(
             last = f"last value {value!r}" if failure is None else f"last failure: {failure}"
             raise AssertionError(f"not within {timeout:g} s: {hoped} ({last})") from failure
         time.sleep(every)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody has reaped yet does not."""
+    try:
+        os.kill(pid, 0)
+        if not Path("/proc").is_dir():
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):  # it may go between the two looks
+        return False

@@ -14,7 +14,7 @@ import pytest
 
 from infra.errors import ProcessError
 from infra.processes import describe_exit, start
-from tests.support import eventually
+from tests.support import alive, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,16 +41,6 @@ PARENT = textwrap.dedent(
     time.sleep(60)
     """
 )
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie that nobody has reaped yet does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @contextlib.contextmanager
