@@ -141,6 +141,15 @@ def sqs(stack: Endpoints) -> Iterator["SQSClient"]:
 
 
 @pytest.fixture(scope="session")
+def local_kinesis(stack: Endpoints) -> str:
+    """Where the Kinesis under test is, for a proxy to stand before; it refuses AWS."""
+    url = stack.kinesis or stack.aws
+    if url is None:
+        pytest.skip("the proxy refuses AWS")
+    return url
+
+
+@pytest.fixture(scope="session")
 def mqtt_url(stack: Endpoints) -> str:
     if stack.mqtt_url is None:
         pytest.skip("this stack has no MQTT broker; MQTT_URL names one")

@@ -17,7 +17,6 @@ from botocore.exceptions import ClientError
 from infra.conformance.check import Check
 from infra.conformance.ground import Ground
 from infra.conformance.run import Outcome, Verdict, all_checks, matching, run_check, run_checks
-from infra.stack.endpoints import Endpoints
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -177,9 +176,9 @@ def test_a_check_that_waits_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_a_check_made_is_deleted_and_what_is_shared_stays(
-    stack: Endpoints, monkeypatch: pytest.MonkeyPatch, kinesis: "KinesisClient"
+    local_kinesis: str, monkeypatch: pytest.MonkeyPatch, kinesis: "KinesisClient"
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.kinesis or "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", local_kinesis)
     made: dict[str, str] = {}
 
     def body(ground: Ground) -> None:
@@ -196,10 +195,10 @@ def test_what_a_check_made_is_deleted_and_what_is_shared_stays(
 
 
 def test_a_run_against_the_engine_and_nothing_is_left(
-    stack: Endpoints, kinesis: "KinesisClient"
+    local_kinesis: str, kinesis: "KinesisClient"
 ) -> None:
     only = [part for area in AREAS for part in ("--only", area)]
-    code, out, err = run_to_the_end(stack.kinesis or "", "--json", *only)
+    code, out, err = run_to_the_end(local_kinesis, "--json", *only)
     found = json.loads(out)
     assert err == ""
     assert code == (1 if found["failed"] else 0)
@@ -213,10 +212,10 @@ def test_a_run_against_the_engine_and_nothing_is_left(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_cleans_up(
-    stack: Endpoints, kinesis: "KinesisClient", number: signal.Signals
+    local_kinesis: str, kinesis: "KinesisClient", number: signal.Signals
 ) -> None:
     # Its streams are there for some seconds, between the points in time that it notes.
-    with conformance(stack.kinesis or "", "--only", "list-at-timestamp") as process:
+    with conformance(local_kinesis, "--only", "list-at-timestamp") as process:
         try:
             eventually(lambda: leftovers(kinesis))
             process.send_signal(number)

@@ -17,7 +17,7 @@ from infra.proxy.corrections.event_stream import Frames
 from infra.proxy.corrections.names import ALL, parse
 from infra.proxy.messages import decode, encode
 from infra.proxy.proxy import RunningProxy
-from infra.stack.endpoints import FAKE_CREDENTIALS, REGION, Endpoints
+from infra.stack.endpoints import FAKE_CREDENTIALS, REGION
 from tests.proxy_in_thread import kinesis_at, proxied
 from tests.support import eventually
 from tests.unit.proxy_corrections_support import MOCKS_END, ids, is_whole
@@ -40,12 +40,9 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def line(stack: Endpoints, stack_name: str) -> Iterator[Line]:
-    upstream = stack.kinesis or stack.aws
-    if upstream is None:
-        pytest.skip("the proxy refuses AWS")
-    with proxied(upstream, corrections=parse("all")) as proxy:
-        clients = kinesis_at(proxy.url), kinesis_at(upstream)
+def line(local_kinesis: str, stack_name: str) -> Iterator[Line]:
+    with proxied(local_kinesis, corrections=parse("all")) as proxy:
+        clients = kinesis_at(proxy.url), kinesis_at(local_kinesis)
         yield Line(*clients, proxy, embedded=stack_name == "embedded")
         for client in clients:
             client.close()

@@ -89,7 +89,9 @@ def reshard(producer: Producer) -> None:
         producer.round()
 
 
-def tell(name: str, stack: Endpoints, kinesis: "KinesisClient", folder: Path) -> Told:
+def tell(
+    name: str, stack: Endpoints, upstream: str, kinesis: "KinesisClient", folder: Path
+) -> Told:
     arguments, options = WORKERS[name]
     stream = f"proxied-{name}-{uuid.uuid4().hex[:12]}"
     kinesis.create_stream(StreamName=stream, ShardCount=1)
@@ -99,8 +101,7 @@ def tell(name: str, stack: Endpoints, kinesis: "KinesisClient", folder: Path) ->
         producer = Producer(kinesis, stream)
         reshard(producer)
 
-        assert stack.kinesis
-        back = WireTap(stack.kinesis)
+        back = WireTap(upstream)
         cleanup.callback(back.close)
         proxy = cleanup.enter_context(proxy_before(back.url, *options, log_dir=folder))
         front = WireTap(proxy.url)
@@ -133,13 +134,16 @@ def tell(name: str, stack: Endpoints, kinesis: "KinesisClient", folder: Path) ->
 
 @pytest.fixture(scope="module")
 def all_told(
-    stack: Endpoints, kinesis: "KinesisClient", tmp_path_factory: pytest.TempPathFactory
+    stack: Endpoints,
+    local_kinesis: str,
+    kinesis: "KinesisClient",
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Told]]:
-    if stack.kinesis is None:
-        pytest.skip("the proxy refuses AWS")
     with ThreadPoolExecutor() as pool:
         running = {
-            name: pool.submit(tell, name, stack, kinesis, tmp_path_factory.mktemp(name))
+            name: pool.submit(
+                tell, name, stack, local_kinesis, kinesis, tmp_path_factory.mktemp(name)
+            )
             for name in WORKERS
         }
         yield {name: future.result() for name, future in running.items()}

@@ -14,7 +14,6 @@ from botocore.exceptions import ClientError
 
 from infra.proxy.proxy import RunningProxy
 from infra.proxy.quotas.kinesis import KinesisQuotas
-from infra.stack.endpoints import Endpoints
 from records.limits import KIB, MAX_HASH_KEY, MIB
 from tests.proxy_in_thread import kinesis_at, proxied
 from tests.support import eventually
@@ -45,14 +44,11 @@ class Line:
 
 
 @pytest.fixture
-def line(stack: Endpoints) -> Iterator[Callable[..., Line]]:
-    if stack.kinesis is None:
-        pytest.skip("the proxy refuses AWS")
+def line(local_kinesis: str) -> Iterator[Callable[..., Line]]:
     opened: list[Any] = []
 
     def make(**settings: Any) -> Line:
-        assert stack.kinesis is not None
-        counter = opened_here(proxied(stack.kinesis))
+        counter = opened_here(proxied(local_kinesis))
         proxy = opened_here(proxied(counter.url, **({"quotas": True} | settings)))
         clock = Clock()
         proxy.desk.quotas = KinesisQuotas(clock)
