@@ -113,7 +113,7 @@ class Streams:
     async def _fetch(self, call: Call, name: str) -> StreamView | None:
         try:
             summary = await self._ask(call, "DescribeStreamSummary", {"StreamName": name})
-            shards = await list_all_shards(self._ask, call, name)
+            shards = await list_all_shards(self._ask, call, {"StreamName": name})
             kib = summary["StreamDescriptionSummary"].get("MaxRecordSizeInKiB")
             size = int(kib) * KIB if kib else MAX_RECORD_BYTES
             return StreamView(ShardMap(Shard.from_list_shards(shard) for shard in shards), size)
@@ -126,14 +126,25 @@ class Streams:
             raise UpstreamError("ServiceUnavailable", text, 502) from error
 
 
-async def list_all_shards(ask: Ask, call: Call, name: str) -> list[dict[str, Any]]:
-    """Return every shard that the upstream lists of a stream, over all pages.
+async def list_all_shards(
+    ask: Ask,
+    call: Call,
+    stream: Mapping[str, Any],
+    shard_filter: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the shards that the upstream lists of a stream, over all pages, ordered by ID.
+
+    Args:
+        ask: Makes a call upstream.
+        call: Under whose identity.
+        stream: The parameter that names the stream.
+        shard_filter: As ListShards takes it; None for every shard, closed ones too.
 
     Raises:
         UpstreamError: It gave no answer, or an error.
     """
     shards: dict[str, dict[str, Any]] = {}
-    parameters = {"StreamName": name}
+    parameters = dict(stream) if shard_filter is None else {**stream, "ShardFilter": shard_filter}
     while True:
         answer = await ask(call, "ListShards", parameters)
         new = {shard["ShardId"]: shard for shard in answer["Shards"]}
@@ -141,8 +152,11 @@ async def list_all_shards(ask: Ask, call: Call, name: str) -> list[dict[str, Any
         shards |= new
         token = answer.get("NextToken")
         if not token or turns_in_a_circle:
-            return list(shards.values())
-        parameters = {"NextToken": token}
+            return [shards[shard_id] for shard_id in sorted(shards)]
+        if shard_filter is None:
+            parameters = {"NextToken": token}
+        else:  # kinesis-mock forgets the filter with a token
+            parameters = {**parameters, "ExclusiveStartShardId": max(new)}
 
 
 def stream_of(parameters: Mapping[str, Any]) -> str | None:

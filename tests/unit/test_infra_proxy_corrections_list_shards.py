@@ -62,18 +62,19 @@ class Engine:
             (shard,) = (s for s in self.history.shards if s.id == parameters["ShardIterator"])
             return {"Records": [{"SequenceNumber": shard.number(1, shard.opened)}]}
         assert operation == "ListShards"
-        assert "NextToken" not in parameters, "kinesis-mock forgets the filter with a token"
-        shards = self._filtered(parameters["ShardFilter"])
-        after = parameters.get("ExclusiveStartShardId", "")
+        token = parameters.get("NextToken", "")
+        # As kinesis-mock does: with a token, the filter is forgotten.
+        shards = self._filtered(parameters.get("ShardFilter", {}))
+        after = token.removeprefix("after ") or parameters.get("ExclusiveStartShardId", "")
         rest = [shard for shard in shards if shard["ShardId"] > after]
         answer: dict[str, Any] = {"Shards": rest[: self.page]}
         if len(rest) > self.page:
-            answer["NextToken"] = "orders::token"
+            answer["NextToken"] = f"after {rest[self.page - 1]['ShardId']}"
         return answer
 
     def _filtered(self, shard_filter: dict[str, Any]) -> list[dict[str, Any]]:
         listed = self.history.listed(like_mock=self.like_mock)
-        if shard_filter["Type"] != "AT_TIMESTAMP":
+        if shard_filter.get("Type") != "AT_TIMESTAMP":
             return listed
         second = int(shard_filter["Timestamp"])
         return [

@@ -226,14 +226,14 @@ def test_shards_are_listed_over_all_pages():
     ask, asked = pages(
         {"Shards": [shard(0), shard(1)], "NextToken": "t"}, {"Shards": [shard(2)], "NextToken": ""}
     )
-    shards = asyncio.run(list_all_shards(ask, CALL, "orders"))
+    shards = asyncio.run(list_all_shards(ask, CALL, {"StreamName": "orders"}))
     assert shards == [shard(0), shard(1), shard(2)]
     assert asked == [{"StreamName": "orders"}, {"NextToken": "t"}]
 
 
 def test_a_list_that_turns_in_a_circle_ends():
     ask, _ = pages({"Shards": [shard(0)], "NextToken": "t"})
-    assert asyncio.run(list_all_shards(ask, CALL, "orders")) == [shard(0)]
+    assert asyncio.run(list_all_shards(ask, CALL, {"StreamName": "orders"})) == [shard(0)]
 
 
 ARN = "arn:aws:kinesis:eu-west-1:000000000000:stream/orders"
@@ -290,3 +290,12 @@ def test_a_description_that_nobody_understands_is_the_upstreams_fault(answers: d
     with pytest.raises(UpstreamError, match="nobody understands") as caught:
         asyncio.run(Streams(lambda: 0.0, ask).view(CALL, "orders"))
     assert caught.value.status == 502
+
+
+def test_a_filtered_list_goes_on_without_a_token():
+    ask, asked = pages({"Shards": [shard(0)], "NextToken": "t"}, {"Shards": [shard(1)]})
+    at = {"Type": "AT_TIMESTAMP", "Timestamp": 1}
+    shards = asyncio.run(list_all_shards(ask, CALL, {"StreamName": "orders"}, at))
+    assert shards == [shard(0), shard(1)]
+    first = {"StreamName": "orders", "ShardFilter": at}
+    assert asked == [first, {**first, "ExclusiveStartShardId": "shardId-000000000000"}]

@@ -227,7 +227,9 @@ class _End:
                 "ParentShards": list(lineage.parents(shard)),
                 "HashKeyRange": shard["HashKeyRange"],
             }
-            for shard in await list_all_shards(self._desk.ask, self._call, self._stream)
+            for shard in await list_all_shards(
+                self._desk.ask, self._call, {"StreamName": self._stream}
+            )
             if self._shard in lineage.parents(shard)
         ] or None
 

@@ -14,6 +14,7 @@ from infra.proxy.corrections.names import ENDING_SEQUENCE_NUMBER, LIST_SHARDS_FI
 from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer
 from infra.proxy.messages import Call, Refusal, answer_to, decode, refusal_to, with_body
+from infra.proxy.streams import list_all_shards
 from infra.proxy.upstream import UpstreamError
 from records.limits import DEFAULT_SHARDS_PER_LIST, LIST_TOKEN_LIFE_SECONDS, MAX_SHARDS_PER_LIST
 
@@ -75,7 +76,8 @@ async def with_right_ends(
     if not wrong:
         return shards
     desk.tally.corrected[ENDING_SEQUENCE_NUMBER] += 1
-    everything = shards if whole or not stream else await list_all(call, desk, stream)
+    known = whole or not stream
+    everything = shards if known else await list_all_shards(desk.ask, call, stream)
     first_records = {
         shard["ShardId"]: await _first_record(call, desk, stream, shard["ShardId"])
         for shard in wrong
@@ -87,28 +89,6 @@ async def with_right_ends(
         else shard
         for shard in shards
     ]
-
-
-async def list_all(
-    call: Call, desk: Desk, stream: Mapping[str, Any], shard_filter: ShardFilter | None = None
-) -> list[Shard]:
-    """Return the shards that the upstream lists with a filter, over all pages, ordered by ID.
-
-    Raises:
-        UpstreamError: The upstream refused, or gave no answer.
-    """
-    chosen = shard_filter or ShardFilter(kind=FilterType.FROM_TRIM_HORIZON)
-    shards: dict[str, Shard] = {}
-    parameters: dict[str, Any] = {**stream, "ShardFilter": _as_parameter(chosen)}
-    while True:
-        answer = await desk.ask(call, "ListShards", parameters)
-        new = {shard["ShardId"]: shard for shard in answer.get("Shards", ())}
-        more = bool(answer.get("NextToken")) and not new.keys() <= shards.keys()
-        shards |= new
-        if not more:
-            return [shards[shard_id] for shard_id in sorted(shards)]
-        # Not by NextToken, with which kinesis-mock forgets the filter.
-        parameters["ExclusiveStartShardId"] = max(new)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +111,7 @@ class _Query:
 
 
 async def _answered(call: Call, desk: Desk, query: _Query) -> Answer:
-    everything = await list_all(call, desk, query.stream)
+    everything = await list_all_shards(desk.ask, call, query.stream)
     if ENDING_SEQUENCE_NUMBER in desk.corrections:
         everything = await with_right_ends(call, desk, query.stream, everything, whole=True)
     # A reshard between two pages must not make the list overlap.
@@ -157,7 +137,8 @@ async def _as_upstream_selects(
     It lists parents and children of the second of a reshard together; AT_TIMESTAMP takes the
     parents, as it does where the times are known.
     """
-    listed = await list_all(call, desk, query.stream, query.shard_filter)
+    shard_filter = _as_parameter(query.shard_filter)
+    listed = await list_all_shards(desk.ask, call, query.stream, shard_filter)
     chosen = {shard["ShardId"] for shard in listed}
     if query.shard_filter.kind is not FilterType.AT_TIMESTAMP:
         return [shard for shard in shards if shard["ShardId"] in chosen]

@@ -47,7 +47,8 @@ async def _fault(call: Call, desk: Desk) -> Refusal | None:
         )
     if call.operation != "SplitShard":
         return None
-    return _split_fault(call.parameters, name, await list_all_shards(desk.ask, call, name))
+    shards = await list_all_shards(desk.ask, call, {"StreamName": name})
+    return _split_fault(call.parameters, name, shards)
 
 
 def _split_fault(
