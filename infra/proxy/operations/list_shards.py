@@ -1,13 +1,10 @@
 """ListShards: the filter and the pages worked out here, and closed shards with the right end."""
 
-import base64
-import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infra.proxy.corrections import lineage
+from infra.proxy.corrections import lineage, tokens
 from infra.proxy.corrections.cbor_types import epoch_seconds
 from infra.proxy.corrections.lineage import FilterType, Shard, ShardFilter
 from infra.proxy.corrections.names import ENDING_SEQUENCE_NUMBER, LIST_SHARDS_FILTER
@@ -19,7 +16,6 @@ from infra.proxy.upstream import UpstreamError
 from records.limits import DEFAULT_SHARDS_PER_LIST, LIST_TOKEN_LIFE_SECONDS, MAX_SHARDS_PER_LIST
 
 _OF_STREAM: Final = ("StreamName", "StreamARN", "StreamId")
-_TOKEN_PREFIX: Final = "proxied:"  # noqa: S105 - the beginning of a NextToken, no secret
 _TIMED: Final = frozenset({FilterType.AT_TIMESTAMP, FilterType.FROM_TIMESTAMP})
 
 
@@ -176,9 +172,9 @@ def _query_of(parameters: Mapping[str, Any], now: float) -> _Query | Refusal | N
         return None
     limit = min(limit, DEFAULT_SHARDS_PER_LIST)
     token = parameters.get("NextToken")
-    if isinstance(token, str) and token.startswith(_TOKEN_PREFIX):
+    if (state := tokens.unwrap(token)) is not None:
         others = {"ShardFilter", "ExclusiveStartShardId", "StreamCreationTimestamp", "StreamName"}
-        return None if others & parameters.keys() else _continued(token, limit, now)
+        return None if others & parameters.keys() else _continued(state, limit, now)
     shard_filter = _filter_of(parameters.get("ShardFilter"))
     after = parameters.get("ExclusiveStartShardId") or ""
     stream = _stream_of(parameters)
@@ -219,17 +215,12 @@ def _stream_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _token(query: _Query, after: str, last: str, now: float) -> str:
-    """Return a token that holds all of the query, so that nothing has to be remembered."""
     state = [dict(query.stream), _as_parameter(query.shard_filter), after, last, float(now)]
-    return _TOKEN_PREFIX + base64.urlsafe_b64encode(json.dumps(state).encode()).decode()
+    return tokens.wrap(state)
 
 
-def _continued(token: str, limit: int, now: float) -> _Query | Refusal | None:
-    """Return the query that a token stands for; None if it is no token of ours."""
-    try:
-        state = json.loads(base64.urlsafe_b64decode(token.removeprefix(_TOKEN_PREFIX)))
-    except (binascii.Error, ValueError, RecursionError):
-        return None
+def _continued(state: object, limit: int, now: float) -> _Query | Refusal | None:
+    """Return the query that a token's state stands for; None if it stands for none."""
     match state:
         case [dict(stream), chosen, str(after), str(last), float(made_at)]:
             shard_filter = _filter_of(chosen)

@@ -1,19 +1,16 @@
 """ListStreams and ListStreamConsumers: pages that go on, and a summary of each stream."""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from infra.proxy.corrections import cbor_types
+from infra.proxy.corrections import cbor_types, tokens
 from infra.proxy.corrections.names import LIST_CONSUMERS, LIST_STREAMS
 from infra.proxy.desk import Desk
 from infra.proxy.exchange import Answer
 from infra.proxy.messages import Call, decode, with_body
 from infra.proxy.upstream import UpstreamError
 
-_TOKEN_PREFIX: Final = "proxied:"  # noqa: S105 - the beginning of a NextToken, no secret
 _SUMMARIES_AT_ONCE: Final = 8
 _SUMMARY_MEMBERS: Final = (
     "StreamName",
@@ -49,7 +46,7 @@ async def list_streams(call: Call, desk: Desk) -> Answer:
     names = value.get("StreamNames") or []
     missing: dict[str, Any] = {}
     if names and value.get("HasMoreStreams") and not value.get("NextToken"):
-        missing["NextToken"] = _token(names[-1])
+        missing["NextToken"] = tokens.wrap(names[-1])
     if names and not value.get("StreamSummaries"):
         missing["StreamSummaries"] = await _summaries(call, desk, names)
     if not missing:
@@ -103,7 +100,7 @@ async def list_stream_consumers(call: Call, desk: Desk) -> Answer:
     fixed: dict[str, Any] = {**value, "Consumers": rest[:limit]}
     fixed.pop("NextToken", None)
     if len(rest) > limit:
-        fixed["NextToken"] = _token(rest[limit - 1]["ConsumerName"])
+        fixed["NextToken"] = tokens.wrap(rest[limit - 1]["ConsumerName"])
     if fixed == value:
         return answer
     desk.tally.corrected[LIST_CONSUMERS] += 1
@@ -114,16 +111,7 @@ def _is_size(limit: object) -> bool:
     return type(limit) is int and 1 <= limit <= _LARGEST_PAGE
 
 
-def _token(name: str) -> str:
-    """Return a token for the page after the one that ends with a name."""
-    return _TOKEN_PREFIX + base64.urlsafe_b64encode(name.encode()).decode()
-
-
 def _name_in(token: object) -> str | None:
-    """Return the name that a token of ours holds; None if it is none."""
-    if not isinstance(token, str) or not token.startswith(_TOKEN_PREFIX):
-        return None
-    try:
-        return base64.urlsafe_b64decode(token.removeprefix(_TOKEN_PREFIX)).decode()
-    except (binascii.Error, ValueError):
-        return None
+    """Return the name that a token of ours holds; None if it holds none."""
+    name = tokens.unwrap(token)
+    return name if isinstance(name, str) else None
