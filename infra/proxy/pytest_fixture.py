@@ -10,7 +10,8 @@ A test then says what goes wrong, runs the code under test, and checks that it d
         deliver(orders, client=kinesis_proxy.client("kinesis"))
         assert kinesis_proxy.status()["lost"] == 1
 
-It runs `python -m infra.proxy`, so the toolkit must be on the path. Quotas and corrections are on.
+It runs `python -m infra.proxy`, which `kit copy infra/proxy/pytest_fixture.py --into FOLDER` brings
+along; what imports the fixture must be able to import that. Quotas and corrections are on.
 Code that builds its own clients is led to the proxy by
 `monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", kinesis_proxy.url)`. One test gets other options of
 `infra.proxy` by `@pytest.mark.parametrize("kinesis_proxy", [["--seed", "7"]], indirect=True)`.

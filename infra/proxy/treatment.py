@@ -53,13 +53,14 @@ _TREATMENTS: Final[Mapping[str, Callable[[Call, Desk], Awaitable[Answer]]]] = Ma
 )
 _READS: Final = frozenset({"GetShardIterator", "GetRecords"})
 """Followed always: a fault that is added later is to know which shard an iterator is of."""
+_SEEN_WHOLE: Final = _RESHARDS | _REPLACES | _READS
 
 
 def is_treated(call: Call, desk: Desk) -> bool:
     """Say whether a call's answer has to be seen whole; else it is streamed through as it comes."""
     if call.service is Service.DYNAMODB:
         return desk.dynamo is not None
-    if call.operation in _RESHARDS | _REPLACES | _READS:
+    if call.operation in _SEEN_WHOLE:
         return True
     return desk.quotas is not None or desk.faults.loaded or bool(desk.corrections)
 

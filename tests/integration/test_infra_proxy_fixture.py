@@ -1,11 +1,11 @@
-"""The pytest fixture that people copy, in a project of its own."""
+"""The pytest fixture that people copy, copied into a project of its own."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.proxy_process import ROOT
+from kit.copy import copy
 
 TESTS = """
 import pytest
@@ -29,7 +29,8 @@ def test_other_options(kinesis_proxy):
 
 
 def foreign_tests(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    (folder / "conftest.py").write_text("from infra.proxy.pytest_fixture import kinesis_proxy\n")
+    assert copy("infra/proxy/pytest_fixture.py", folder / "support") == 0
+    (folder / "conftest.py").write_text("from support.pytest_fixture import kinesis_proxy\n")
     (folder / "test_mine.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     env = {name: value for name, value in os.environ.items() if "ENDPOINT" not in name}
@@ -40,7 +41,7 @@ def foreign_tests(folder: Path, **environment: str) -> "subprocess.CompletedProc
         check=False,
         timeout=120,
         cwd=folder,
-        env={**env, "PYTHONPATH": str(ROOT), **environment},
+        env={**env, "PYTHONPATH": str(folder), **environment},
     )
 
 
