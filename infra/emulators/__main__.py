@@ -151,17 +151,23 @@ def _conformance(url: str, patterns: Sequence[str], *, jobs: int) -> dict[str, W
 
 def _differs(document: str, results: Sequence[Results]) -> bool:
     """Say which checks fail now and not in the document, or the other way round."""
-    differs = False
-    for each in results:
-        for behind, found in ((False, each.bare), (True, each.proxied)):
-            now = {name for name, word in found.items() if word == Word.NO}
-            written = failing(document, each.engine, proxied=behind)
-            where = f"{each.engine}{', behind the proxy' if behind else ', bare'}"
-            for name in sorted(now ^ written):
-                state = "fails" if name in now else "does not fail any more"
-                print(f"{where}: {name} {state}")
-                differs = True
-    return differs
+    differences = [line for each in results for line in _differences(document, each)]
+    for line in differences:
+        print(line)
+    return bool(differences)
+
+
+def _differences(document: str, results: Results) -> Iterator[str]:
+    for behind, found in ((False, results.bare), (True, results.proxied)):
+        now = {name for name, word in found.items() if word == Word.NO}
+        try:
+            written = failing(document, results.engine, proxied=behind)
+        except ValueError as error:
+            yield str(error)
+            return
+        where = f"{results.engine}, {'behind the proxy' if behind else 'bare'}"
+        for name in sorted(now ^ written):
+            yield f"{where}: {name} {'fails' if name in now else 'does not fail any more'}"
 
 
 def _rows() -> list[CheckRow]:

@@ -98,6 +98,14 @@ def test_the_comparison_names_what_has_changed(
     ]
 
 
+def test_an_engine_that_the_page_does_not_know_is_a_difference(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = render(ROWS, [ONE], absent=[], date="2026-11-25")
+    assert _differs(document, [ONE, TWO])
+    assert capsys.readouterr().out == "the document has nothing on two\n"
+
+
 class Container:
     """A container with these processes, whose Pythons all have version 1.5 of everything."""
 
