@@ -132,18 +132,21 @@ def test_eleven_mebibytes_pass():
 
 
 @pytest.mark.parametrize(
-    ("framing", "piece"),
+    ("framing", "piece", "last"),
     [
-        (b"Content-Length: %d" % (MAX_BODY_BYTES + 1), b"x" * MIB),
-        (b"Transfer-Encoding: chunked", b"%x\r\n" % MIB + b"x" * MIB + b"\r\n"),
+        # Not one byte more than was announced: the connection is closed on what follows.
+        (b"Content-Length: %d" % (MAX_BODY_BYTES + 1), b"x" * MIB, b"x"),
+        (b"Transfer-Encoding: chunked", b"%x\r\n" % MIB + b"x" * MIB + b"\r\n", b"1\r\nx\r\n"),
     ],
+    ids=["length", "chunked"],
 )
-def test_a_flood_is_a_413(framing: bytes, piece: bytes):
+def test_a_flood_is_a_413(framing: bytes, piece: bytes, last: bytes):
     seen = Seen()
     with served(echo_into(seen)) as address, dial(address) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: h\r\n" + framing + b"\r\n\r\n")
-        for _ in range(MAX_BODY_BYTES // MIB + 1):
+        for _ in range(MAX_BODY_BYTES // MIB):
             connection.sendall(piece)
+        connection.sendall(last)
         answer = read_until(connection, b"}")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["__type"] == "RequestEntityTooLarge"
