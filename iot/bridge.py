@@ -54,7 +54,7 @@ from iot.lifecycle import (
     stop_on_signals,
 )
 from iot.relay import Refused, Relay
-from producers.aggregated import AggregatedProducer
+from producers.aggregated import AggregatingProducer
 from records.dead_letter import DeadLetter, write_dead_letter
 from records.limits import MIB
 
@@ -176,7 +176,7 @@ class Bridge:
         self._stream = stream
         self._connection = connection
         self._dead_letters = dead_letters
-        self._producer = AggregatedProducer(
+        self._producer = AggregatingProducer(
             client,
             stream,
             linger=linger,

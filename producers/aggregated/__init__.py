@@ -4,7 +4,7 @@
 `lanes` packs the records of a shard; `values` is what passes between them.
 """
 
-from producers.aggregated.producer import AggregatedProducer
+from producers.aggregated.producer import AggregatingProducer
 from producers.aggregated.values import PutResult
 
-__all__ = ["AggregatedProducer", "PutResult"]
+__all__ = ["AggregatingProducer", "PutResult"]

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from producers import lines
-from producers.aggregated.producer import AggregatedProducer
+from producers.aggregated.producer import AggregatingProducer
 from producers.aggregated.values import PutResult
 from producers.errors import DeliveryError
 from records.errors import RecordsError
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, *, progress: lines.Progress | None =
     )
     with lines.feed(parser, argv, progress=progress, read_timeout=10) as feed:
         linger, age = feed.options.linger, feed.options.max_age
-        with AggregatedProducer(
+        with AggregatingProducer(
             feed.client, feed.stream, linger=linger, max_record_age=age
         ) as producer:
             for key, line in feed:

@@ -36,7 +36,7 @@ _LONGEST_WAIT_SECONDS: Final = 3_600.0
 _MAX_PAGES: Final = 1_000
 
 
-class AggregatedProducer:
+class AggregatingProducer:
     """Puts many small records cheaply, packed in KPL aggregates, in order for each key.
 
     Guaranteed: at least once for every record that `put` took, else its future raises

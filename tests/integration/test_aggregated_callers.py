@@ -1,4 +1,4 @@
-"""`AggregatedProducer` and those who call it: from callbacks, through Ctrl-C, across a fork."""
+"""`AggregatingProducer` and those who call it: from callbacks, through Ctrl-C, across a fork."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.stack.endpoints import Endpoints
-from producers.aggregated import AggregatedProducer, PutResult
+from producers.aggregated import AggregatingProducer, PutResult
 from producers.errors import DeliveryError
 from records.dead_letter import DeadLetter
 from tests.integration.aggregated_support import (
@@ -43,7 +43,7 @@ def test_close_and_flush_in_a_callback_do_not_wait_for_themselves(
 ) -> None:
     name = stream()
     flushed: list[bool] = []
-    producer = AggregatedProducer(kinesis, name, linger=0.01)
+    producer = AggregatingProducer(kinesis, name, linger=0.01)
 
     def callback(_done: "Future[PutResult]") -> None:
         second.append(producer.put("k", b"2"))
@@ -65,7 +65,7 @@ def test_a_callback_that_exits_leaves_no_other_caller_waiting(where: str) -> Non
         sys.exit(1)
 
     letter = leave if where == "dead letter" else None
-    producer = AggregatedProducer(
+    producer = AggregatingProducer(
         client_of(closed_port()), "any", max_record_age=0.2, on_dead_letter=letter
     )
     first, second = producer.put("k", b"1"), producer.put("k", b"2")
@@ -96,7 +96,7 @@ class Interrupt:
         return self
 
 
-def put_interrupted(producer: AggregatedProducer, key: str, data: bytes, lines: int) -> bool:
+def put_interrupted(producer: AggregatingProducer, key: str, data: bytes, lines: int) -> bool:
     """Put a record with Ctrl-C pressed after so many lines; say whether put came to its end."""
     before = sys.gettrace()
     sys.settrace(Interrupt(lines))
@@ -116,7 +116,7 @@ def test_wherever_ctrl_c_strikes_a_put_it_spoils_nothing_for_others(
     name = stream()
     expected, doubtful = Counter[tuple[str, bytes]](), set[tuple[str, bytes]]()
     for lines in count():
-        producer = AggregatedProducer(kinesis, name, record_ids=False, linger=0.01)
+        producer = AggregatingProducer(kinesis, name, record_ids=False, linger=0.01)
         if known:
             producer.put("first", b"x").result(30)
             expected["first", b"x"] += 1
@@ -146,7 +146,7 @@ def test_a_record_may_linger_for_ever(
     kinesis: "KinesisClient", stream: Streams, linger: float
 ) -> None:
     name = stream()
-    with AggregatedProducer(kinesis, name, linger=linger, max_record_age=None) as producer:
+    with AggregatingProducer(kinesis, name, linger=linger, max_record_age=None) as producer:
         first = producer.put("k", b"1")
         eventually(lambda: producer._machine._lanes)  # The shards are listed, and it waits.
         assert producer._thread.is_alive()
@@ -156,7 +156,7 @@ def test_a_record_may_linger_for_ever(
 
 FORK = """\
 import os, sys
-from producers.aggregated import AggregatedProducer
+from producers.aggregated import AggregatingProducer
 from producers.errors import ProducerClosedError
 from tests.integration.aggregated_support import client_of
 
@@ -168,7 +168,7 @@ def letter(_):
     tell("dead letter in the " + ("parent" if os.getpid() == tellers["parent"] else "child"))
 
 client = client_of(sys.argv[1])
-producer = AggregatedProducer(client, sys.argv[2], linger=600, on_dead_letter=letter)
+producer = AggregatingProducer(client, sys.argv[2], linger=600, on_dead_letter=letter)
 future = producer.put("k", b"of the parent")
 producer._lock.acquire()  # As the producer's thread may, at the moment of the fork.
 child = os.fork()
@@ -212,7 +212,7 @@ def test_a_forked_child_is_told_and_changes_nothing(
 
 def test_no_thread_is_left_behind(kinesis: "KinesisClient", stream: Streams) -> None:
     before = set(threading.enumerate())
-    with AggregatedProducer(kinesis, stream()) as producer:
+    with AggregatingProducer(kinesis, stream()) as producer:
         producer.put("k", b"1")
     assert {t for t in threading.enumerate() if t.is_alive()} <= before
 
@@ -230,7 +230,7 @@ def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
         return forward(body)
 
     with tampering(endpoint_of(stack), tamper) as url:
-        producer = AggregatedProducer(client_of(url), name, linger=0)
+        producer = AggregatingProducer(client_of(url), name, linger=0)
         try:
             future = producer.put("k", b"x")
             assert asked.wait(30)
@@ -247,7 +247,7 @@ def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
 def test_a_callback_may_put_again(kinesis: "KinesisClient", stream: Streams) -> None:
     name = stream()
     second: Future[Future[PutResult]] = Future()
-    with AggregatedProducer(kinesis, name) as producer:
+    with AggregatingProducer(kinesis, name) as producer:
         producer.put("k", b"1").add_done_callback(
             lambda _done: second.set_result(producer.put("k", b"2"))
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from infra.stack.endpoints import Endpoints
-from producers.aggregated import AggregatedProducer, PutResult
+from producers.aggregated import AggregatingProducer, PutResult
 from producers.errors import BufferFullError, DeliveryError, ProducerClosedError
 from records.aggregation import AggregateBuilder
 from records.dead_letter import DeadLetter
@@ -40,7 +40,7 @@ Streams = Callable[..., str]
 Puts = list[tuple[str, bytes, "Future[PutResult]"]]
 
 
-def put_numbered(producer: AggregatedProducer, numbers: range, keys: int = 20) -> Puts:
+def put_numbered(producer: AggregatingProducer, numbers: range, keys: int = 20) -> Puts:
     puts = []
     for n in numbers:
         key, data = f"key-{n % keys}", json.dumps({"n": n}).encode()
@@ -80,7 +80,7 @@ def check(held: list[Held], puts: Puts) -> None:
 
 def test_many_records_travel_in_few_and_in_order(kinesis: "KinesisClient", stream: Streams) -> None:
     name = stream(shards=2)
-    with AggregatedProducer(kinesis, name) as producer:
+    with AggregatingProducer(kinesis, name) as producer:
         puts = put_numbered(producer, range(3000))
     held = read_back(kinesis, name)
     check(held, puts)
@@ -117,7 +117,7 @@ def test_a_split_and_a_merge_under_load_lose_nothing_and_keep_the_order(
     name = stream()
     puts: Puts = []
     enough = threading.Event()
-    with AggregatedProducer(kinesis, name, linger=0.02) as producer:
+    with AggregatingProducer(kinesis, name, linger=0.02) as producer:
 
         def feed() -> None:
             # For as long as the reshard takes, but not for ever.
@@ -158,7 +158,7 @@ def test_answers_lost_after_the_commit_make_duplicates_that_can_be_told(
 
     with (
         tampering(endpoint_of(stack), tamper) as url,
-        AggregatedProducer(client_of(url), name) as producer,
+        AggregatingProducer(client_of(url), name) as producer,
     ):
         puts = put_numbered(producer, range(50))
         assert producer.flush(60)
@@ -185,7 +185,7 @@ def test_failures_of_single_records_are_sent_again_whatever_was_counted(
 
     with (
         tampering(endpoint_of(stack), tamper) as url,
-        AggregatedProducer(client_of(url), name, max_aggregate_bytes=1000) as producer,
+        AggregatingProducer(client_of(url), name, max_aggregate_bytes=1000) as producer,
     ):
         puts = put_numbered(producer, range(400))
     held = read_back(kinesis, name)
@@ -209,7 +209,7 @@ def test_a_list_of_shards_in_many_pages_is_read_to_its_end(
 
     with (
         tampering(endpoint_of(stack), tamper) as url,
-        AggregatedProducer(client_of(url), name) as producer,
+        AggregatingProducer(client_of(url), name) as producer,
     ):
         puts = put_numbered(producer, range(60))
     check(read_back(kinesis, name), puts)
@@ -223,7 +223,7 @@ def test_an_unknown_stream_fails_each_record_with_itself_and_the_reason(
 ) -> None:
     name = unique("missing")
     letters: list[DeadLetter] = []
-    with AggregatedProducer(kinesis, name, on_dead_letter=letters.append) as producer:
+    with AggregatingProducer(kinesis, name, on_dead_letter=letters.append) as producer:
         future = producer.put("k", b"data", explicit_hash_key=7, record_id="mine")
         error = future.exception(30)
     assert isinstance(error, DeliveryError)
@@ -240,7 +240,7 @@ def test_a_stream_deleted_on_the_way_fails_what_comes_after_and_only_that(
 ) -> None:
     name = stream(shards=2)
     letters: list[DeadLetter] = []
-    with AggregatedProducer(kinesis, name, on_dead_letter=letters.append) as producer:
+    with AggregatingProducer(kinesis, name, on_dead_letter=letters.append) as producer:
         before = put_numbered(producer, range(100))
         assert producer.flush(30)
         kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
@@ -261,7 +261,7 @@ def test_a_record_larger_than_the_stream_takes_spoils_nothing_for_others(
     kinesis: "KinesisClient", stream: Streams
 ) -> None:
     name = stream(shards=2)
-    with AggregatedProducer(kinesis, name, max_record_bytes=2 * MAX_RECORD_BYTES) as producer:
+    with AggregatingProducer(kinesis, name, max_record_bytes=2 * MAX_RECORD_BYTES) as producer:
         large = producer.put("k", b"x" * (MAX_RECORD_BYTES + 1), explicit_hash_key=0)
         other = producer.put("k", b"x", explicit_hash_key=2**128 - 1)
         same = producer.put("k", b"x", explicit_hash_key=0)
@@ -274,7 +274,7 @@ def test_a_record_larger_than_the_stream_takes_spoils_nothing_for_others(
 
 def test_a_dead_endpoint_fills_a_bounded_buffer_and_close_leaves_nothing_pending() -> None:
     letters: list[DeadLetter] = []
-    producer = AggregatedProducer(
+    producer = AggregatingProducer(
         client_of(closed_port()),
         "any",
         max_buffered_bytes=10_000,
@@ -303,7 +303,7 @@ def test_a_dead_endpoint_fills_a_bounded_buffer_and_close_leaves_nothing_pending
 
 
 def test_a_record_of_any_age_is_given_up_in_the_end() -> None:
-    with AggregatedProducer(client_of(closed_port()), "any", max_record_age=0.3) as producer:
+    with AggregatingProducer(client_of(closed_port()), "any", max_record_age=0.3) as producer:
         error = producer.put("k", b"x").exception(30)
     assert isinstance(error, DeliveryError)
     assert error.error_code == "RecordExpired"
@@ -313,7 +313,7 @@ def test_a_record_of_any_age_is_given_up_in_the_end() -> None:
 def test_record_ids_are_kept_minted_or_left_out(kinesis: "KinesisClient", stream: Streams) -> None:
     name = stream()
     own = new_record_id()
-    with AggregatedProducer(kinesis, name) as producer:
+    with AggregatingProducer(kinesis, name) as producer:
         payload = json.dumps({"record_id": own, "x": 1}).encode()
         kept = producer.put("k", payload)
         framed = producer.put("k", seal(b"\x00bin", "framed"))
@@ -342,7 +342,7 @@ def test_bytes_are_left_alone_without_record_ids_even_if_they_are_an_aggregate(
     builder = AggregateBuilder(max_bytes=1000)
     builder.try_add("inner", b"x")
     blob = builder.build()
-    with AggregatedProducer(kinesis, name, record_ids=False) as producer:
+    with AggregatingProducer(kinesis, name, record_ids=False) as producer:
         assert producer.put("outer", b"plain").result(30).record_id is None
         producer.put("outer", blob).result(30)
     users = [
@@ -359,7 +359,7 @@ def test_a_client_that_breaks_is_retried_and_a_machine_that_breaks_leaves_nothin
         raise error
 
     client: Any = type("Client", (), {"list_shards": broken})()
-    producer = AggregatedProducer(client, "any", max_record_age=0.2)
+    producer = AggregatingProducer(client, "any", max_record_age=0.2)
     failed = producer.put("k", b"x").exception(30)
     assert isinstance(failed, DeliveryError)
     assert str(error) in failed.error_message

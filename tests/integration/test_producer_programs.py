@@ -14,7 +14,7 @@ import pytest
 
 from infra.stack.endpoints import Endpoints
 from producers import lines
-from producers.aggregated import AggregatedProducer
+from producers.aggregated import AggregatingProducer
 from producers.aggregated.__main__ import main as aggregate
 from producers.put_records import Failure, Record, put_once, put_records
 from records.dead_letter import read_dead_letters
@@ -216,7 +216,7 @@ def test_the_end_of_the_input_waits_for_as_long_as_a_line_may_take(
         return forward(body)
 
     # A deadline of close() that is far shorter than the age a line may reach, as 30 s and 60 s are.
-    monkeypatch.setattr(AggregatedProducer.close, "__defaults__", (0.01,))
+    monkeypatch.setattr(AggregatingProducer.close, "__defaults__", (0.01,))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     for variable, value in environment_of(stack).items():
         monkeypatch.setenv(variable, value)

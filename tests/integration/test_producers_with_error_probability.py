@@ -17,7 +17,7 @@ import pytest
 
 from infra.processes import start
 from infra.stack.endpoints import Endpoints
-from producers.aggregated import AggregatedProducer
+from producers.aggregated import AggregatingProducer
 from producers.put_records import Record, put_records
 from records.dead_letter import read_dead_letters
 from records.envelope import open_envelope
@@ -124,7 +124,7 @@ def test_an_aggregate_fails_and_is_confirmed_as_a_whole(
     client: "KinesisClient", name: str, failing: tuple[float, Endpoints]
 ) -> None:
     probability, _ = failing
-    with AggregatedProducer(
+    with AggregatingProducer(
         client, name, max_aggregate_bytes=100, max_record_age=60.0 if probability < 1 else 1.0
     ) as producer:
         futures = {line: producer.put(f"{n}", line) for n, line in enumerate(LINES)}
