@@ -38,7 +38,7 @@ check: $(VENV)/.test
 test-containers: $(VENV)/.test $(NODE)/node_modules/.installed
 	$(BIN)/pytest $(SPREAD) --stack containers tests/integration $(TEST)
 
-bench: $(VENV)/.bench $(NODE)/node_modules/.installed
+bench: $(VENV)/.bench $(VENV)/peers/.installed $(NODE)/node_modules/.installed
 	@$(BIN)/python benchmarks/$(firstword $(BENCH)).py $(wordlist 2,99,$(BENCH))
 
 setup: $(VENV)/.test $(NODE)/node_modules/.installed
@@ -71,6 +71,13 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.test
 	@$(PIP) --no-build-isolation -r requirements/bench.txt
 	@touch $@
 
+# They need another botocore than ours.
+$(VENV)/peers/.installed: requirements/bench-peers.txt | $(BIN)/python
+	@echo "Setting up: the peers with an environment of their own"
+	@$(BIN)/python -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r $<
+	@touch $@
+
 # npm of the machine, else the one inside the wheel; no script of a package is run.
 $(NODE)/node_modules/.installed: $(NODE)/package-lock.json $(VENV)/.run
 	@echo "Setting up: the embedded stack's npm packages"
@@ -85,6 +92,7 @@ lock:
 	$(UV_COMPILE) requirements/run.in -c requirements/embedded.txt -o requirements/run.txt
 	$(UV_COMPILE) requirements/test.in -c requirements/embedded.txt -o requirements/test.txt
 	$(UV_COMPILE) requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
+	$(UV_COMPILE) requirements/bench-peers.in -o requirements/bench-peers.txt
 
 clean:
 	rm -rf $(VENV) $(NODE)/node_modules .stack .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,7 +56,7 @@ from iot.lifecycle import (
 from iot.relay import Refused, Relay
 from producers.aggregated import AggregatingProducer
 from records.dead_letter import DeadLetter, write_dead_letter
-from records.limits import MIB
+from records.limits import MAX_RECORD_BYTES, MIB
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -180,11 +180,15 @@ class Bridge:
             client,
             stream,
             linger=linger,
+            # Each device's telemetry reaches the stream in the order in which it came.
+            ordered=True,
             # The broker keeps what is not acknowledged, so there is no reason to give up.
             max_record_age=None,
             # Larger than the relay's own bounds, so that a put never waits.
             max_buffered_records=max_in_flight + 1,
             max_buffered_bytes=4 * MAX_IN_FLIGHT_BYTES,
+            # A put must not wait for what the stream says of it; AWS IoT has no larger messages.
+            max_record_bytes=MAX_RECORD_BYTES,
             record_ids=False,
         )
         self._relay = Relay(

@@ -18,6 +18,7 @@ from infra.errors import InfraError
 from kit import copy as copying
 from kit import decode as decoding
 from kit import put as putting
+from kit import replay as replaying
 from kit import stacks
 from kit.demo.run import Plan, run
 from kit.demo.sabotage import Sabotage
@@ -50,6 +51,20 @@ class DemoStack(StrEnum):
 
 
 StackOption = Annotated[LocalStackName, typer.Option("--stack", help="Which stack.")]
+AggregateOption = Annotated[
+    bool, typer.Option("--aggregate", help="Pack many records in one, in the KPL's format.")
+]
+UnorderedOption = Annotated[
+    bool, typer.Option("--unordered", help="Faster: records of one key may overtake each other.")
+]
+LingerOption = Annotated[
+    str | None,
+    typer.Option(metavar="SECONDS", help="How long a line waits for others; with --aggregate."),
+]
+MaxAgeOption = Annotated[
+    str | None,
+    typer.Option(metavar="SECONDS", help="After how long an unconfirmed record is given up."),
+]
 RunStackOption = Annotated[str | None, typer.Option("--stack", help=STACK_HELP)]
 
 
@@ -111,7 +126,7 @@ def down(*, stack: StackOption = LocalStackName.EMBEDDED) -> None:
 
 @app.command()
 def put(
-    stream: Annotated[str, typer.Argument(help="The stream's name.")],
+    stream: Annotated[str, typer.Argument(help="The stream's name or ARN.")],
     source: Annotated[str, typer.Argument(help="A file of lines, or - for standard input.")] = "-",
     *,
     key_field: Annotated[
@@ -121,21 +136,64 @@ def put(
         str | None, typer.Option(help="One partition key for every line.")
     ] = None,
     dead_letter: Annotated[
-        str | None, typer.Option(help="Where lines that cannot be delivered go.")
+        str | None, typer.Option(help="Where lines that cannot be delivered go: see kit replay.")
     ] = None,
+    aggregate: AggregateOption = False,
+    linger: LingerOption = None,
+    max_age: MaxAgeOption = None,
+    unordered: UnorderedOption = False,
     stack: RunStackOption = None,
 ) -> None:
-    """Put the lines of a file into a stream and say what became of each."""
+    """Put the lines of a file into a stream and say what became of each.
+
+    With --aggregate each travels as soon as it can be read, in order per key if there is one.
+    """
+    if not aggregate and (linger is not None or max_age is not None or unordered):
+        raise typer.BadParameter("--linger, --max-age and --unordered need --aggregate")
     use_endpoints(stack)
-    raise typer.Exit(
-        putting.put(
-            stream,
-            source,
-            key_field=key_field,
-            partition_key=partition_key,
-            dead_letter=dead_letter,
-        )
-    )
+    options = {
+        "key-field": key_field,
+        "partition-key": partition_key,
+        "dead-letter": dead_letter,
+        "linger": linger,
+        "max-age": max_age,
+        "unordered": unordered,
+    }
+    raise typer.Exit(putting.put(stream, source, options, aggregate=aggregate))
+
+
+@app.command()
+def replay(
+    file: Annotated[str, typer.Argument(help="What --dead-letter of a producer has written.")],
+    *,
+    stream: Annotated[
+        str | None, typer.Option(help="Put all on this stream, by name or ARN.")
+    ] = None,
+    aggregate: AggregateOption = False,
+    max_age: MaxAgeOption = None,
+    unordered: UnorderedOption = False,
+    dead_letter: Annotated[
+        str | None, typer.Option(help="Where what fails once more goes; by default FILE.failed.")
+    ] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the file in the end if all was delivered.")
+    ] = False,
+    stack: RunStackOption = None,
+) -> None:
+    """Put dead letters back on their streams, with the same keys, data and record IDs.
+
+    Doing it twice is harmless where records carry IDs. The file stays as it is.
+    """
+    use_endpoints(stack)
+    options = {
+        "stream": stream,
+        "aggregate": aggregate,
+        "max-age": max_age,
+        "unordered": unordered,
+        "dead-letter": dead_letter,
+        "remove": remove,
+    }
+    raise typer.Exit(replaying.replay(file, options))
 
 
 @app.command()

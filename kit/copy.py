@@ -41,6 +41,7 @@ class Template:
 TEMPLATES = (
     Template("producers/put_records.py", "put records and know what became of each one"),
     Template("producers/aggregated", "put many small records cheaply, packed in KPL aggregates"),
+    Template("producers/replay.py", "put what could not be delivered, kept in a file, again"),
     Template("consumers/kcl", "consume a stream with the Kinesis Client Library, each record once"),
     Template("iot/device.py", "run a device that publishes telemetry and follows its shadow"),
     Template("iot/shadow_client.py", "read, set and watch a device's shadow from an application"),

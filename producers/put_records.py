@@ -30,6 +30,7 @@ from botocore import exceptions as sdk
 from producers import lines
 from records import limits
 from records.errors import RecordError
+from records.stream_ref import stream_argument
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -172,7 +173,8 @@ def put_once(
 ) -> list[Stored | Failure] | Failure:
     """Send one request; return a result for each record, or the one failure of the request."""
     try:
-        answer = client.put_records(StreamName=stream, Records=[_entry(each) for each in batch])
+        entries = [_entry(each) for each in batch]
+        answer = client.put_records(**stream_argument(stream), Records=entries)
     except (sdk.ClientError, sdk.BotoCoreError) as error:
         return failure_of(error)
     # Only each record's own ErrorCode counts: an emulator says FailedRecordCount=1 when all failed.

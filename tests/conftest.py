@@ -13,6 +13,7 @@ from botocore.config import Config
 
 from infra.stack.endpoints import FAKE_CREDENTIALS, REGION, Endpoints
 from infra.stack.open import STACK_NAMES, open_stack
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -40,6 +41,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="the engines to test against (default: embedded; aws reaches AWS and costs money)",
     )
+    parser.addoption(
+        "--seeds",
+        type=int,
+        help="how many worlds tests/simulation tries (default: 10,000, or what fits in a minute)",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many worlds were simulated."""
+    tried = sum(
+        int(value)
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "seeds"
+    )
+    if tried:
+        terminalreporter.write_line(f"simulated worlds: {tried:,}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -171,9 +189,13 @@ def stream(kinesis: "KinesisClient", unique: Callable[[str], str]) -> Iterator[C
         name = unique("stream")
         kinesis.create_stream(StreamName=name, ShardCount=shards)
         made.append(name)
-        kinesis.get_waiter("stream_exists").wait(
-            StreamName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-        )
+
+        def active() -> bool:
+            # Not the SDK's waiter, which looks too early and then sleeps a whole second.
+            summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+            return summary["StreamStatus"] == "ACTIVE"
+
+        eventually(active, timeout=60)
         return name
 
     yield make

@@ -1,10 +1,14 @@
-"""A producer that packs many small records in KPL aggregates, in order for each key.
+"""The producer that packs many small records in KPL aggregates, and loses none of them.
 
-`producer` has the thread and the client; `machine` decides, and does neither I/O nor timekeeping;
-`lanes` packs the records of a shard; `values` is what passes between them.
+A record on its way: `producer` takes it and gives it its ID and hash; `router` knows its shard;
+`lane` keeps the line of that shard, `limiter` its quota; `pack` makes one Kinesis record of many;
+`machine` decides what leaves, and what an answer means; `crew` has the threads and `calls` the
+client. `machine` and what is below it do neither I/O nor timekeeping. `aio` is the front for
+asyncio, `prometheus` and `emf` are outputs of `metrics`.
 """
 
 from producers.aggregated.producer import AggregatingProducer
 from producers.aggregated.values import PutResult
+from producers.errors import Attempt
 
-__all__ = ["AggregatingProducer", "PutResult"]
+__all__ = ["AggregatingProducer", "Attempt", "PutResult"]

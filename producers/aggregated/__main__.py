@@ -12,61 +12,80 @@ What you will see: one line, `delivered 1000 of 1000 records to STREAM`, and on 
 for each kind of failure. Exit code 0 if all was delivered, 1 if not, 2 for bad usage or bad input.
 
 What is guaranteed and what is not: at least once, every line read is delivered or reported. Order
-for each key, as consumers see it that follow the lineage of shards and apply each record ID once.
-Duplicates are possible; they carry the same record ID. A line that is given up, after `--max-age`
-seconds or a fatal error, does not stop those after it.
+for each key, as consumers see it that follow the lineage of shards and apply each record ID once
+(not with `--unordered`). Duplicates are possible; they carry the same record ID. A line that is
+given up, after `--max-age` seconds or a fatal error, does not stop those after it.
 
 What to change for production: `--key-field`, since the default key, random for each line, orders
 nothing; record IDs that come from the source (a field `record_id`), so that a restart makes no new
-ones; and a `--dead-letter` file that is watched.
+ones; and a `--dead-letter` file that is watched, and put again with `producers.replay`.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import Final
 
-from producers import lines
+from producers import lines, programs
 from producers.aggregated.producer import AggregatingProducer
 from producers.aggregated.values import PutResult
-from producers.errors import DeliveryError
+from producers.errors import DeliveryError, ProducerError
 from records.errors import RecordsError
+from records.limits import MIB
+
+# What waits in the input does not grow old; this takes one shard 8 seconds.
+_MAX_BUFFERED_BYTES: Final = 8 * MIB
 
 
-def main(argv: Sequence[str] | None = None, *, progress: lines.Progress | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    progress: lines.Progress | None = None,
+    program: str = "producers.aggregated",
+) -> int:
     """Deliver the lines of a file or of stdin; `progress` is told how far it is."""
     parser = argparse.ArgumentParser(
-        prog="producers.aggregated",
+        prog=program,
         description="Put each line on a Kinesis stream as soon as it can be read, packed with"
         " others in KPL aggregates, in order for each partition key.",
     )
     parser.add_argument(
         "--linger",
-        type=lines.seconds,
+        metavar="SECONDS",
+        type=programs.seconds,
         default=0.1,
-        help="seconds a line may wait for others (%(default)s)",
+        help="that a line may wait for others (%(default)s)",
     )
-    parser.add_argument(
-        "--max-age",
-        type=lines.seconds,
-        default=60.0,
-        help="seconds after which an unconfirmed line is given up (%(default)s)",
-    )
-    with lines.feed(parser, argv, progress=progress, read_timeout=10) as feed:
-        linger, age = feed.options.linger, feed.options.max_age
-        with AggregatingProducer(
-            feed.client, feed.stream, linger=linger, max_record_age=age
-        ) as producer:
-            for key, line in feed:
-                try:
-                    future = producer.put(key, line)
-                except RecordsError as error:
-                    feed.failed(key, line, type(error).__name__, str(error), 0)
-                else:
-                    future.add_done_callback(lambda done: _tell(feed, done))
-            # close() has a deadline of its own; here each line has the age it was promised.
-            producer.flush()
+    programs.add_patience(parser)
+    fed = lines.feed(parser, argv, progress=progress, read_timeout=10)
+    with fed as feed, _producer(feed) as producer:
+        for key, line in feed:
+            try:
+                future = producer.put(key, line)
+            except (RecordsError, ProducerError) as error:
+                feed.failed(key, line, type(error).__name__, str(error), 0)
+            else:
+                future.add_done_callback(lambda done: _tell(feed, done))
+        # close() has a deadline of its own; here each line has the age it was promised.
+        producer.flush()
     return feed.exit_code
+
+
+def _producer(feed: lines.Feed) -> AggregatingProducer:
+    options = feed.options
+    # Random keys have no order, so that nothing need wait for the sake of it.
+    keys = options.partition_key is not None or options.key_field is not None
+    ordered = keys and not options.unordered
+    return AggregatingProducer(
+        feed.client,
+        feed.stream,
+        linger=options.linger,
+        max_record_age=options.max_age,
+        ordered=ordered,
+        skip_failed=ordered,
+        max_buffered_bytes=_MAX_BUFFERED_BYTES,
+    )
 
 
 def _tell(feed: lines.Feed, done: "Future[PutResult]") -> None:
@@ -78,7 +97,7 @@ def _tell(feed: lines.Feed, done: "Future[PutResult]") -> None:
             record.data,
             error.error_code,
             error.error_message,
-            error.attempts,
+            len(error.attempts),
         )
     else:
         feed.delivered()

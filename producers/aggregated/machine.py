@@ -6,46 +6,60 @@ are seconds of any one clock that never goes back.
 
 The rules, each of which a test takes away to see what breaks:
 
-- A lane per shard, one pack of a lane on the road: the order per key survives every retry.
+- A lane for each shard. A throttled shard backs off and slows down by itself and delays no other.
+- In order, one Kinesis record of a shard is on the road, over all requests: it succeeds or fails as
+  a whole, and what is behind it waits. What is given up takes the records behind it with it that
+  have the same key, unless they are to go on.
 - A pack whose answer was lost is sent again with the same bytes, thus the same record IDs.
 - A pack is confirmed only if the shard that answered covers the hash of every record in it. KCL
   drops an aggregate with a single stranger in it, so half of one cannot be confirmed.
-- Otherwise the shards are listed again. What was bound for a shard that takes no more records is
-  predicted anew in the order of put, and sent again. A list that does not yet know the shard which
-  answered is asked for again after a back-off; until then the pack waits and its lane with it.
+- Otherwise the shards are listed again, once. What was bound for a shard that takes no more records
+  is predicted anew in the order of put, and sent again. A list that does not yet know the shard
+  which answered is asked for again after a back-off.
 - They are listed again, too, once the stream was not found: one that is made anew under its name
   has shards of the same IDs that cover something else.
-- The shards are listed only while nothing is on the road, so that no answer belongs to old lanes.
+- A request that was refused, perhaps for one record in it, is sent again in halves, and so on down
+  to the record, which fails alone.
+- A full pack leaves at once if nothing is on the road, and else waits for others, but never longer
+  than its linger: so requests are few when there is much to send.
 """
 
+import heapq
 import random
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
+from typing import Final
 
-from producers.aggregated.lanes import Lane
-from producers.aggregated.values import Item, PutResult, Settings, Settled
-from producers.errors import DeliveryError
+from producers.aggregated.failures import NO_SUCH_STREAM, THROTTLES, Remedy, remedy_of_request
+from producers.aggregated.halving import Halving
+from producers.aggregated.lane import Landed, Lane
+from producers.aggregated.ledger import Ledger
+from producers.aggregated.metrics import Metrics
+from producers.aggregated.pack import Pack
+from producers.aggregated.router import Router
+from producers.aggregated.values import Item, Listed, Sent, Settings, Settled
+from producers.errors import Attempt
 from producers.put_records import Failure, Record, Stored, backoff_seconds
-from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORDS_PER_PUT, record_bytes
-from records.partition import Shard, ShardMap
+from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORDS_PER_PUT
 
-_WRONG_SHARD = Failure(
-    "WrongShard", "it was stored on a shard that does not cover all of it", retriable=True
-)
-
-
-_NO_SUCH_STREAM = "ResourceNotFoundException"
-# Kinesis refuses a whole request for one record that it does not like, and does not say which.
-_MAY_BE_ANOTHERS_FAULT = frozenset({"InvalidArgumentException", "ValidationException"})
+# So much makes a request worth its while beside others that are on the road.
+_WORTH_BYTES: Final = MAX_PUT_REQUEST_BYTES // 2
+_WORTH_RECORDS: Final = MAX_RECORDS_PER_PUT // 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class PutRequest:
-    """Send these records in one PutRecords, and report to `Machine.put_answered`."""
+    """Send these records in one PutRecords, and report to `Machine.put_answered`.
+
+    Attributes:
+        records: The Kinesis records.
+        packs: What they were made of, and the lane that each came from.
+        started_at: When it was sent, in seconds since 1970; for the owner to set.
+    """
 
     records: tuple[Record, ...]
-    lanes: tuple[Lane, ...]
+    packs: tuple[tuple[Lane, Pack], ...]
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,301 +71,326 @@ class Machine:
     """Packs, routes, retries and confirms the records of one stream. Not safe between threads.
 
     Attributes:
-        buffered_records: Items that are not settled.
-        buffered_bytes: Their data and keys, in bytes.
+        ledger: What is buffered, for whoever asks for each record.
     """
 
-    def __init__(self, settings: Settings, *, rng: random.Random) -> None:
-        self.buffered_records = 0
-        self.buffered_bytes = 0
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        rng: random.Random,
+        metrics: Metrics | None = None,
+        max_record_bytes: int | None = None,
+    ) -> None:
         self._settings = settings
         self._rng = rng
-        self._next_number = 1
-        self._flushed = 0  # Items up to this number do not linger.
-        self._map: ShardMap | None = None
-        self._lanes: dict[str, Lane] = {}
-        self._unrouted: deque[Item] = deque()
+        self._metrics = metrics or Metrics()
+        self._router = Router(settings, rng, max_record_bytes)
+        self.ledger = Ledger(self._metrics)
+        self._halving = Halving()
         self._on_the_road: set[PutRequest] = set()
-        self._listing = False
-        self._map_wanted = False
-        self._map_not_before = 0.0
-        self._map_failures = 0
-        self._map_failure: Failure | None = None
-        self._settled: list[Settled] = []
+        self._wake = -inf  # What wake_at() said last.
+        self._expire_at = inf  # Nothing expires before that.
+        self._failures = 0  # Whole requests that failed in a row.
+        self._not_before = -inf
+        self._enough = max(1, min(_WORTH_RECORDS, _WORTH_BYTES // settings.max_aggregate_bytes))
 
-    def accept(
-        self,
-        partition_key: str,
-        data: bytes,
-        explicit_hash_key: int | None,
-        record_id: str | None,
-        *,
-        now: float,
-    ) -> tuple[int, bool]:
-        """Take a valid user record; return its number, and whether `wake_at` may have changed."""
-        number = self._next_number
-        self._next_number += 1
-        item = Item(number, partition_key, data, explicit_hash_key, record_id, now)
-        self.buffered_records += 1
-        self.buffered_bytes += item.size
-        return number, self._route(item)
+    def accept(self, item: Item, *, now: float) -> bool:
+        """Take a valid user record; return whether `wake_at` may have become earlier."""
+        self.ledger.records += 1
+        self.ledger.bytes += item.size
+        if self._expire_at == inf and self._settings.max_record_age is not None:
+            self._expire_at = now + self._settings.max_record_age
+        due_at = now + self._settings.linger
+        if not self._router.route(item, now=now, due_at=due_at):
+            return False
+        if self._router.unrouted:
+            return len(self._router.unrouted) == 1
+        return due_at < self._wake or self._eager()
 
-    def recover(self) -> None:
+    @property
+    def buffered_records(self) -> int:
+        """Items that are not settled."""
+        return self.ledger.records
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The data and keys of the items that are not settled."""
+        return self.ledger.bytes
+
+    @property
+    def max_record_bytes(self) -> int | None:
+        """The most a record of the stream may count; None: not known yet."""
+        return self._router.max_record_bytes
+
+    def recover(self, item: Item) -> bool:
         """Put in order what an `accept` that was broken off, as by Ctrl-C, has left half done.
 
-        Its record is either in the buffer or not; if it is, it will be sent and settled.
+        Returns:
+            Whether the item is in the buffer; then it will be sent and settled.
         """
-        items = [item for lane in self._lanes.values() for item in lane.items()]
-        items += self._unrouted
-        self.buffered_records = len(items)
-        self.buffered_bytes = sum(item.size for item in items)
-        self._map_wanted = self._map_wanted or self._needs_map()
+        if self._settings.max_record_age is not None:
+            self._expire_at = -inf
+        for lane in self._router.lanes.values():
+            lane.recount()
+        items = [*self._router.items()]
+        items += [
+            item for each in self._on_the_road for _, pack in each.packs for item in pack.items
+        ]
+        self.ledger.correct(items)
+        if self._router.needs_map():
+            self._router.watch.want()
+        return any(each is item for each in items)
+
+    def want_maximum(self) -> None:
+        """Have the stream asked for its `max_record_bytes`, whether or not there are records."""
+        self._router.maximum_wanted = True
+        self._router.watch.want()
 
     def step(self, now: float) -> PutRequest | ListRequest | None:
         """Return the next thing to do now, or None; call again after each event."""
         self._expire(now)
-        if self._listing:
+        if self._router.auto and self._settings.ordered:
+            self._refuse_order()
+        if self._router.watch.due_at() <= now:
+            self._router.watch.asked()
+            return ListRequest()
+        if len(self._on_the_road) >= self._settings.max_in_flight or now < self._not_before:
             return None
-        if self._map_wanted:
-            if self._on_the_road:
-                return None
-            if now >= self._map_not_before:
-                self._listing = True
-                return ListRequest()
         return self._next_put(now)
 
     def wake_at(self) -> float | None:
         """Return when `step` will have something to do if nothing happens before; None: never."""
-        return min(self._times(), default=None)
+        self._wake = self._router.watch.due_at()
+        if len(self._on_the_road) < self._settings.max_in_flight:
+            eager = self._eager()
+            ready = min(
+                (lane.ready_at(eager=eager) for lane in self._router.lanes.values()), default=inf
+            )
+            self._wake = min(self._wake, max(ready, self._not_before))
+        self._wake = min(self._wake, self._expire_at)
+        return None if self._wake == inf else self._wake
 
     def put_answered(
-        self, request: PutRequest, reply: list[Stored | Failure] | Failure, *, now: float
+        self,
+        request: PutRequest,
+        reply: list[Stored | Failure] | Failure,
+        *,
+        now: float,
+        sent: Sent,
     ) -> None:
         """Take the answer to a `PutRequest`, one result for each record or one for all."""
         if request not in self._on_the_road:
             return  # Abandoned meanwhile; its records have been given up.
         self._on_the_road.remove(request)
-        results = [reply] * len(request.lanes) if isinstance(reply, Failure) else reply
-        shared = isinstance(reply, Failure) and len(request.lanes) > 1
-        for lane, result in zip(request.lanes, results, strict=True):
-            if shared and isinstance(result, Failure) and result.code in _MAY_BE_ANOTHERS_FAULT:
-                lane.hold(result, now)
-                lane.alone = True
-            elif isinstance(result, Failure):
-                self._put_failed(lane, result, now)
-            elif result.shard_id == lane.shard.shard_id or self._covers(result.shard_id, lane):
-                self._confirm(lane, result)
-            else:
-                lane.land(result)
-                self._map_wanted = True
-
-    def shards_listed(self, listed: ShardMap | Failure, *, now: float) -> None:
-        """Take the answer to a `ListRequest`."""
-        if not self._listing:
-            return
-        self._listing = False
-        if isinstance(listed, ShardMap):
-            listed = self._adopt(listed, now) or listed
-        if isinstance(listed, Failure):
-            self._map_failures += 1
-            self._map_failure = listed
-            if not listed.retriable:
-                self._give_up_on_the_map(listed)
+        if self._settings.max_record_age is not None:
+            self._expire_at = now  # What comes back may be old.
+        for lane, _ in request.packs:
+            lane.on_the_road -= 1
+        self._metrics.request_answered(
+            kinesis_records=len(request.packs),
+            user_records=sum(len(pack.items) for _, pack in request.packs),
+            seconds=sent.duration,
+        )
+        if isinstance(reply, Failure):
+            self._request_failed(request, reply, now, sent)
         else:
-            self._map_failure = None
-            self._map_wanted = self._needs_map()
-            self._map_failures = self._map_failures + 1 if self._map_wanted else 0
-        pause = backoff_seconds(self._map_failures, self._rng) if self._map_failures else 0.0
-        self._map_not_before = now + pause
+            self._failures = 0
+            self._halving.taken()
+            self._records_answered(request, reply, now, sent)
+        self._adopt(now)
+
+    def shards_listed(self, listed: Listed | Failure, *, now: float) -> None:
+        """Take the answer to a `ListRequest`."""
+        if not self._router.watch.listing:
+            return
+        lost = self._router.listed(listed, now)
+        if lost and isinstance(listed, Failure):
+            self._give_up(lost, listed)
+        self._adopt(now)
 
     def flush(self) -> None:
         """Let nothing that is accepted so far linger."""
-        self._flushed = self._next_number - 1
+        for lane in self._router.lanes.values():
+            lane.hurry()
 
     def abandon(self, code: str, message: str) -> None:
         """Give up everything that is not settled; answers that come later are ignored."""
-        for lane in self._lanes.values():
-            for item in lane.items():
-                self._give_up(item, code, message, retriable=True)
-        for item in self._unrouted:
-            self._give_up(item, code, message, retriable=True)
-        self._lanes.clear()
-        self._unrouted.clear()
+        items: list[Item] = []
+        for request in self._on_the_road:
+            told = "the producer gave up before the answer came"
+            for _, pack in request.packs:
+                pack.failed(Attempt(request.started_at, 0.0, "Unanswered", told))
+                items += pack.dissolve()
         self._on_the_road.clear()
-        self._listing = self._map_wanted = False
+        items += self._router.clear()
+        # Nothing is left behind any of them.
+        for item in items:
+            self.ledger.give_up(item, Failure(code, message, retriable=True))
 
     def take_settled(self) -> list[Settled]:
         """Return what was settled since the last call."""
-        settled, self._settled = self._settled, []
-        return settled
+        return self.ledger.take_settled()
 
-    # Routing and departure.
+    def shares(self) -> dict[str, float]:
+        """Return what part of its full rate each shard is sent at now, by shard ID."""
+        return {name: lane.limiter.share for name, lane in self._router.lanes.items()}
 
-    def _route(self, item: Item) -> bool:
-        shard = None if self._unrouted else self._shard_for(item)
-        if shard is None:
-            self._unrouted.append(item)
-            self._map_wanted = True
-            return len(self._unrouted) == 1
-        return self._lane(shard).add(item)
+    def held(self) -> int:
+        """Return how many objects it keeps, apart from the records themselves."""
+        packs = sum(len(lane.again) + len(lane.fresh) for lane in self._router.lanes.values())
+        return packs + len(self._router.lanes) + len(self._on_the_road)
 
-    def _shard_for(self, item: Item) -> Shard | None:
-        try:
-            return self._map.shard_for(item.hash_key) if self._map else None
-        except LookupError:
-            return None
+    # Departure.
 
-    def _lane(self, shard: Shard) -> Lane:
-        lane = self._lanes.get(shard.shard_id)
-        if lane is None:
-            lane = Lane(shard, max_bytes=self._settings.max_aggregate_bytes)
-            self._lanes[shard.shard_id] = lane
-        return lane
+    def _eager(self) -> bool:
+        full = self._router.full_packs
+        return full >= self._enough or (full > 0 and not self._on_the_road)
 
     def _next_put(self, now: float) -> PutRequest | None:
-        lanes = self._lanes.values()
-        ready = [lane for lane in lanes if (at := self._due(lane)) is not None and at <= now]
-        # The oldest first, or shards at the end of a long list would starve.
-        ready.sort(key=lambda lane: lane.packs[0].items[0].number)
-        chosen: list[Lane] = []
-        size = 0
-        for lane in ready[:MAX_RECORDS_PER_PUT]:
-            wire = lane.packs[0].seal()
-            size += record_bytes(wire.partition_key, wire.data)
-            if chosen and (size > MAX_PUT_REQUEST_BYTES or chosen[0].alone or lane.alone):
-                break
-            chosen.append(lane)
-        if not chosen:
+        lanes = self._router.lanes.values()
+        if not self._eager() and not any(lane.ready_at(eager=False) <= now for lane in lanes):
             return None
-        request = PutRequest(tuple(lane.depart() for lane in chosen), tuple(chosen))
+        # The oldest first, or shards at the end of a long list would starve.
+        queue = [
+            (head.oldest, number, lane)
+            for number, lane in enumerate(lanes)
+            if lane.ready_at(eager=True) <= now and (head := lane.head) is not None
+        ]
+        heapq.heapify(queue)
+        packs: list[tuple[Lane, Pack]] = []
+        size = 0
+        while queue and len(packs) < MAX_RECORDS_PER_PUT:
+            _, number, lane = queue[0]
+            pack = lane.head
+            apart = packs and pack and pack.group != packs[0][1].group
+            if pack is None or apart or not lane.admits(pack, now):
+                heapq.heappop(queue)
+                continue
+            size += pack.size
+            if packs and size > MAX_PUT_REQUEST_BYTES:
+                break
+            packs.append((lane, lane.depart(now)))
+            if lane.ready_at(eager=True) <= now and (head := lane.head) is not None:
+                heapq.heapreplace(queue, (head.oldest, number, lane))
+            else:
+                heapq.heappop(queue)
+        if not packs:
+            return None
+        request = PutRequest(tuple(pack.seal() for _, pack in packs), tuple(packs))
         self._on_the_road.add(request)
         return request
 
-    def _due(self, lane: Lane) -> float | None:
-        return lane.due_at(linger=self._settings.linger, flushed=self._flushed)
+    # Answers.
 
-    def _times(self) -> Iterator[float]:
-        if self._listing:
-            return  # Its answer comes first, whatever it is.
-        holding = self._map_wanted and bool(self._on_the_road)
-        if self._map_wanted and not holding:
-            yield self._map_not_before
-        age = self._settings.max_record_age
-        if age is not None and self._unrouted:
-            yield self._unrouted[0].accepted_at + age
-        for lane in self._lanes.values():
-            if not holding and (due := self._due(lane)) is not None:
-                yield due
-            if age is not None and (oldest := lane.oldest_accepted_at()) is not None:
-                yield oldest + age
+    def _records_answered(
+        self, request: PutRequest, reply: list[Stored | Failure], now: float, sent: Sent
+    ) -> None:
+        failed: dict[Lane, Failure] = {}
+        for (lane, pack), result in zip(request.packs, reply, strict=True):
+            if isinstance(result, Failure):
+                pack.failed(sent.attempt(result))
+                self._metrics.record_failed(lane.shard.shard_id, result.code)
+                if result.retriable:
+                    lane.put_back(pack)
+                    failed[lane] = result
+                else:
+                    lane.last_failure = result
+                    self._give_up(pack.dissolve(), result)
+            elif self._in_place(lane, pack, result):
+                self._confirm(lane, Landed(pack, result, sent), now)
+            else:
+                lane.landed.append(Landed(pack, result, sent))
+                lane.last_failure = Failure(
+                    "WrongShard",
+                    f"it was stored on {result.shard_id}, which is not known to cover all of it",
+                    retriable=True,
+                )
+                self._router.watch.want()
+        for lane, failure in failed.items():
+            self._lane_failed(lane, failure, now)
 
-    # What became of packs.
+    def _in_place(self, lane: Lane, pack: Pack, stored: Stored) -> bool:
+        predicted = stored.shard_id == lane.shard.shard_id and not self._router.auto
+        return predicted or self._router.covers(stored.shard_id, pack)
 
-    def _covers(self, shard_id: str, lane: Lane) -> bool:
-        shard = self._map.shard(shard_id) if self._map else None
-        return shard is not None and all(shard.covers(i.hash_key) for i in lane.packs[0].items)
+    def _lane_failed(self, lane: Lane, failure: Failure, now: float) -> None:
+        lane.last_failure = failure
+        if failure.code in THROTTLES:
+            lane.limiter.throttled(now)
+        lane.back_off(now, self._rng)
 
-    def _confirm(self, lane: Lane, stored: Stored) -> None:
-        place = (stored.shard_id, stored.sequence_number)
-        for index, item in enumerate(lane.settle_head()):
-            self._settle(item, PutResult(*place, index, item.attempts, item.record_id))
+    def _request_failed(
+        self, request: PutRequest, failure: Failure, now: float, sent: Sent
+    ) -> None:
+        attempt = sent.attempt(failure)
+        for lane, pack in request.packs:
+            pack.failed(attempt)
+            lane.last_failure = failure
+            self._metrics.record_failed(lane.shard.shard_id, failure.code)
+        remedy = remedy_of_request(failure)
+        if remedy is Remedy.SPLIT:
+            self._split(request, failure)
+        elif remedy is Remedy.RETRY:
+            # In front of the line again, the oldest first.
+            for lane, pack in reversed(request.packs):
+                lane.put_back(pack)
+            if failure.code in THROTTLES:
+                for lane in {lane: None for lane, _ in request.packs}:
+                    lane.limiter.throttled(now)
+            if now >= self._not_before:  # Those that were on the road together fail as one.
+                self._failures += 1
+                self._not_before = now + backoff_seconds(self._failures, self._rng)
+        else:
+            if failure.code == NO_SUCH_STREAM:
+                self._router.watch.want()
+            for _, pack in request.packs:
+                self._give_up(pack.dissolve(), failure)
 
-    def _put_failed(self, lane: Lane, failure: Failure, now: float) -> None:
-        if failure.retriable:
-            lane.failures += 1
-            lane.hold(failure, now + backoff_seconds(lane.failures, self._rng))
-            return
-        if failure.code == _NO_SUCH_STREAM:
-            self._map_wanted = True
-        for item in lane.settle_head():
-            self._give_up(item, failure.code, failure.message, retriable=False)
+    def _split(self, request: PutRequest, failure: Failure) -> None:
+        """Send the halves of a refused request by themselves; a record alone is the culprit."""
+        again = self._halving.divide(request.packs)
+        for lane, pack in reversed(again):
+            lane.put_back(pack)
+        if not again:
+            for _, pack in request.packs:
+                self._give_up(pack.dissolve(), failure)
+
+    # Ends.
+
+    def _confirm(self, lane: Lane, landed: Landed, now: float) -> None:
+        lane.failures = 0
+        lane.limiter.confirmed(now)
+        self.ledger.confirm(landed.pack, landed.stored, landed.sent.attempt(), now)
+
+    def _give_up(self, items: list[Item], failure: Failure) -> None:
+        """Hand records back, and in order those that wait behind them on their keys."""
+        for item in items:
+            self.ledger.give_up(item, failure)
+        if items and self._settings.ordered and not self._settings.skip_failed:
+            cause = f"{failure.code}: {failure.message}"
+            told = f"a record of the same key before it was given up: {cause}"
+            because = Failure("PrecedingRecordFailed", told, retriable=True)
+            for item in self._router.take_keys({item.key for item in items}):
+                self.ledger.give_up(item, because)
 
     def _expire(self, now: float) -> None:
         age = self._settings.max_record_age
-        if age is None:
+        if age is None or now < self._expire_at:
             return
-        expired: list[tuple[Item, Failure | None]] = []
-        while self._unrouted and self._unrouted[0].accepted_at + age <= now:
-            expired.append((self._unrouted.popleft(), self._map_failure))
-        for lane in self._lanes.values():
-            expired += [(item, lane.last_failure) for item in lane.take_expired(now, age)]
-        for item, last in expired:
-            message = f"not confirmed within {age:g} s"
-            if last is not None:
-                message += f"; last error: {last.code}: {last.message}"
-            self._give_up(item, "RecordExpired", message, retriable=True)
-        if expired:
-            self._map_wanted = self._needs_map()
+        expired: dict[Failure | None, list[Item]] = {}
+        for item, last in self._router.take_expired(now, age):
+            expired.setdefault(last, []).append(item)
+        for last, items in expired.items():
+            told = f"; last error: {last.code}: {last.message}" if last else ""
+            message = f"not confirmed within {age:g} s{told}"
+            self._give_up(items, Failure("RecordExpired", message, retriable=True))
+        self._expire_at = self._router.oldest_accepted_at() + age
 
-    def _needs_map(self) -> bool:
-        return bool(self._unrouted) or any(lane.landed for lane in self._lanes.values())
+    def _refuse_order(self) -> None:
+        told = "the service spreads the records of this stream itself, so they cannot be in order"
+        self._give_up(self._router.take_all(), Failure("UnorderedStream", told, retriable=False))
 
-    def _give_up(self, item: Item, code: str, message: str, *, retriable: bool) -> None:
-        self._settle(item, item.error(code, message, retriable=retriable))
-
-    def _settle(self, item: Item, result: PutResult | DeliveryError) -> None:
-        self.buffered_records -= 1
-        self.buffered_bytes -= item.size
-        self._settled.append(Settled(item, result))
-
-    # A new list of shards.
-
-    def _adopt(self, new: ShardMap, now: float) -> Failure | None:
-        """Make the list the map, and predict anew what no longer lies where it was bound for."""
-        try:
-            moved = [lane for lane in self._lanes.values() if _strays(lane, new)]
-            for item in self._unrouted:
-                new.shard_for(item.hash_key)
-        except LookupError as gap:
-            return Failure("IncompleteShardMap", str(gap), retriable=True)
-        self._map = new
-        for lane in self._lanes.values():
-            if lane.landed is not None:
-                self._judge_landed(lane, lane.landed, now)
-        # A lane without packs is made again when there is need; its shard may be no more.
-        for lane in [*self._lanes.values()]:
-            if lane in moved or not lane.packs:
-                del self._lanes[lane.shard.shard_id]
-        items = [item for lane in moved for item in lane.items()]
-        items += self._unrouted
-        self._unrouted.clear()
-        for item in sorted(items, key=lambda item: item.number):
-            self._route(item)
-        self._slow_down_repeated(items, now)
-        return None
-
-    def _judge_landed(self, lane: Lane, landed: Stored, now: float) -> None:
-        if self._covers(landed.shard_id, lane):
-            self._confirm(lane, landed)
-        elif self._map and self._map.shard(landed.shard_id) is not None:
-            lane.failures += 1
-            lane.hold(_WRONG_SHARD, now + backoff_seconds(lane.failures, self._rng))
-        # Else the list does not know that shard yet: the pack waits for the next list.
-
-    def _slow_down_repeated(self, items: Iterable[Item], now: float) -> None:
-        """Send what was moved once at once; what is moved again and again, after a back-off."""
-        repeated: dict[str, int] = {}
-        for item in items:
-            if item.attempts > 1 and (shard := self._shard_for(item)):
-                repeated[shard.shard_id] = max(item.attempts, repeated.get(shard.shard_id, 0))
-        for shard_id, attempts in repeated.items():
-            lane = self._lanes[shard_id]
-            lane.failures = attempts - 1
-            lane.hold(_WRONG_SHARD, now + backoff_seconds(lane.failures, self._rng))
-
-    def _give_up_on_the_map(self, failure: Failure) -> None:
-        """Nothing can be routed, nor what landed elsewhere be confirmed; the rest goes on."""
-        self._map_wanted = False
-        lost = list(self._unrouted)
-        self._unrouted.clear()
-        for lane in self._lanes.values():
-            if lane.landed is not None:
-                lost += lane.settle_head()
-        for item in lost:
-            self._give_up(item, failure.code, failure.message, retriable=False)
-
-
-def _strays(lane: Lane, shards: ShardMap) -> bool:
-    """Whether anything in the lane is bound for another shard, by this list."""
-    mine = lane.shard.shard_id
-    return any(shards.shard_for(item.hash_key).shard_id != mine for item in lane.items())
+    def _adopt(self, now: float) -> None:
+        for lane, landed in self._router.adopt(now):
+            self._confirm(lane, landed, now)

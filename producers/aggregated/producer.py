@@ -1,27 +1,30 @@
-"""The thread and the client around the machine: puts come in, requests go out, futures end."""
+"""The producer as an application sees it: puts come in, futures end."""
 
 import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from producers.aggregated.lanes import lone_record
-from producers.aggregated.machine import ListRequest, Machine, PutRequest
+from producers.aggregated.calls import Calls
+from producers.aggregated.crew import Crew
+from producers.aggregated.endings import Endings
+from producers.aggregated.exits import close_at_exit, forget
+from producers.aggregated.future import PutFuture
+from producers.aggregated.intake import Intake
+from producers.aggregated.machine import Machine
+from producers.aggregated.metrics import Metrics, MetricsSnapshot
+from producers.aggregated.room import Room
 from producers.aggregated.values import PutResult, Settings, Settled
-from producers.errors import BufferFullError, DeliveryError, ProducerClosedError
-from producers.put_records import Failure, Stored, failure_of, put_once
-from records.aggregation import is_aggregate
+from producers.errors import BufferFullError, DeliveryError, FailedRecord, ProducerClosedError
+from records.aggregation import MAX_USER_RECORDS
 from records.dead_letter import DeadLetter
-from records.envelope import new_record_id, open_envelope, seal
-from records.limits import KPL_AGGREGATE_BYTES, MAX_RECORD_BYTES, MIB, check_record, record_bytes
-from records.partition import ShardMap
+from records.errors import RecordsError
+from records.limits import KPL_AGGREGATE_BYTES, MAX_RECORD_BYTES, MIB
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -30,41 +33,61 @@ log = logging.getLogger(__name__)
 
 # How long close() waits, beyond its deadline, for futures that are being resolved right then.
 _HANDOVER_SECONDS: Final = 5.0
-# Waking without need once an hour costs nothing; the platform's longest wait is finite.
-_LONGEST_WAIT_SECONDS: Final = 3_600.0
-# A million shards, more than any account has.
-_MAX_PAGES: Final = 1_000
 
 
 class AggregatingProducer:
-    """Puts many small records cheaply, packed in KPL aggregates, in order for each key.
+    """Puts many small records cheaply, packed in KPL aggregates, and tells what became of each.
 
     Guaranteed: at least once for every record that `put` took, else its future raises
-    `DeliveryError` and the dead-letter callback gets it. For one key (partition key and explicit
-    hash key), consumers that keep each record ID once and follow the lineage of shards, as KCL
-    does, see the records in the order of put. Not guaranteed: a record that is given up does not
-    stop those after it. Duplicates are possible: an answer can be lost, or a reshard put a pack
-    on the wrong shard; they carry the same record ID.
+    `DeliveryError` and the dead-letter callback gets it; no future stays pending. A record is
+    confirmed only where KCL hands it out, also across reshards. Duplicates are possible: an answer
+    can be lost, or a reshard put a pack on the wrong shard; they carry the same record ID.
 
-    Use it as a context manager. Its thread is a daemon: what a process does not `close` is lost
-    with it; a forked child has no such thread and must make a producer of its own. One request is
-    on the road at a time, which carries all shards that have something.
-    The client needs kinesis:PutRecords and kinesis:ListShards, and should have SDK retries off.
+    Order: none by default, as with the KPL. With `ordered`, for one key (partition key and explicit
+    hash key), consumers that keep each record ID once and follow the lineage of shards, as KCL
+    does, see the records in the order of put: one Kinesis record of a shard is on the road at a
+    time. A record that is given up takes those with it that are buffered behind it on its key; what
+    is put later starts a new line. What no producer can prevent: a request that timed out may be
+    carried out late, so that a record comes once more, after younger ones, or comes although it was
+    given up. It carries the same record ID.
+
+    Use it as a context manager. Safe to call from many threads. One producer serves one stream: the
+    buffer's bounds, the limiter and the order belong to it. Its threads are daemons: at the
+    interpreter's exit it is closed with a deadline of 5 s. A process that a signal kills closes
+    nothing: SIGTERM needs a handler, such as `lambda *_: sys.exit()`. A forked child cannot use it
+    and must make one of its own, with a client of its own.
+
+    The client needs kinesis:PutRecords, kinesis:ListShards and
+    kinesis:DescribeStreamSummary (without it, records are taken to be of 1 MiB at most), and must
+    have SDK retries off; a warning names one that has not.
+
+    Which producer when: docs/which-producer.md.
 
     Args:
-        client: A boto3 Kinesis client.
-        stream: The stream's name.
+        client: A Kinesis client, of boto3 or like it.
+        stream: The stream's name or ARN.
         linger: Seconds that a record may wait for others to travel with.
+        aggregation: Whether records travel together. Where the service spreads records as it likes
+            (RecordDistributionStrategy AUTO), they never do: KCL would drop such aggregates.
+        same_key: Whether only records of one key travel together; no reshard divides them.
         max_aggregate_bytes: The most one aggregate may count.
-        max_record_bytes: The stream's maximum for one record: 1 MiB, unless it was raised.
+        max_aggregate_records: The most user records in one aggregate.
+        max_record_bytes: The most one record may count; None: what DescribeStreamSummary says,
+            which is read with the list of shards.
         max_record_age: Seconds after which an unconfirmed record is given up; None: never.
+        ordered: Whether the records of one key stay in order; see above.
+        skip_failed: In order, whether those behind a record that is given up go on without it.
+        rate: The part of each shard's quota of 1,000 records and 1 MiB a second to use at most.
+        max_in_flight: Requests on the road at most.
         max_buffered_bytes: Data and keys held at most; a single record may exceed it alone.
         max_buffered_records: Records held at most.
         record_ids: Whether each payload is sealed with a record ID; one that has an ID keeps it.
-        on_dead_letter: Called with each record that is given up, before its future raises; in the
-            producer's thread, or in the one that calls `close`.
+        on_dead_letter: Called with each record that is given up, before its future raises; in a
+            thread of the producer, or in the one that calls `close`.
+        on_metrics: Called with the counts since the start, every `metrics_interval` and at `close`.
+        metrics_interval: Seconds.
         clock: Seconds that never go back.
-        wall_clock: Seconds since 1970, for record IDs and dead letters.
+        wall_clock: Seconds since 1970, for record IDs, attempts and dead letters.
         rng: Where the jitter comes from.
 
     Raises:
@@ -77,41 +100,87 @@ class AggregatingProducer:
         stream: str,
         *,
         linger: float = 0.1,
+        aggregation: bool = True,
+        same_key: bool = False,
         max_aggregate_bytes: int = KPL_AGGREGATE_BYTES,
-        max_record_bytes: int = MAX_RECORD_BYTES,
-        max_record_age: float | None = 60.0,
+        max_aggregate_records: int = MAX_USER_RECORDS,
+        max_record_bytes: int | None = None,
+        max_record_age: float | None = 30.0,
+        ordered: bool = False,
+        skip_failed: bool = False,
+        rate: float = 1.0,
+        max_in_flight: int = 8,
         max_buffered_bytes: int = 32 * MIB,
         max_buffered_records: int = 50_000,
         record_ids: bool = True,
         on_dead_letter: Callable[[DeadLetter], None] | None = None,
+        on_metrics: Callable[[MetricsSnapshot], None] | None = None,
+        metrics_interval: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
         if max_buffered_bytes < 1 or max_buffered_records < 1:
             raise ValueError("the buffer needs room for at least one record")
-        self._client, self._stream = client, stream
-        self._settings = Settings(
+        if not 0 < metrics_interval < float("inf"):
+            raise ValueError("metrics_interval must be positive")
+        if max_aggregate_bytes > (max_record_bytes or MAX_RECORD_BYTES):
+            raise ValueError("max_aggregate_bytes exceeds the most that one record may count")
+        settings = Settings(
             linger=linger,
+            aggregation=aggregation,
+            same_key=same_key,
             max_aggregate_bytes=max_aggregate_bytes,
-            max_record_bytes=max_record_bytes,
+            max_aggregate_records=max_aggregate_records,
             max_record_age=max_record_age,
+            ordered=ordered,
+            skip_failed=skip_failed,
+            rate=rate,
+            max_in_flight=max_in_flight,
         )
-        self._max_buffered_bytes = max_buffered_bytes
-        self._max_buffered_records = max_buffered_records
-        self._record_ids = record_ids
-        self._on_dead_letter = on_dead_letter
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._machine = Machine(self._settings, rng=rng or random.Random())
+        self._stream = stream
+        self._intake = Intake(
+            record_ids=record_ids,
+            wall_clock=wall_clock,
+            surely=min(MAX_RECORD_BYTES, max_record_bytes or MAX_RECORD_BYTES),
+        )
+        self._on_metrics = on_metrics
+        self._clock, self._wall_clock = clock, wall_clock
+        self._metrics = Metrics()
+        self._machine = Machine(
+            settings,
+            rng=rng or random.Random(),
+            metrics=self._metrics,
+            max_record_bytes=max_record_bytes,
+        )
+        self._ledger = self._machine.ledger
+        self._received = self._received_bytes = 0
         self._process_id = os.getpid()
-        self._futures: dict[int, Future[PutResult]] = {}
-        self._closing = False
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
-        self._thread = threading.Thread(target=self._run, name=f"put-{stream}", daemon=True)
-        self._thread.start()
+        self._endings = Endings(
+            self._lock, stream=stream, on_dead_letter=on_dead_letter, wall_clock=wall_clock
+        )
+        self._crew = Crew(
+            self._machine,
+            Calls(client, stream),
+            lock=self._lock,
+            settled=self._resolve,
+            tick=self._tell_metrics if on_metrics else None,
+            tick_seconds=metrics_interval,
+            name=f"put-{stream}",
+            max_threads=max_in_flight + 1,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._room = Room(
+            self._ledger,
+            self._crew,
+            lock=self._lock,
+            max_bytes=max_buffered_bytes,
+            max_records=max_buffered_records,
+            clock=clock,
+        )
+        close_at_exit(self)
 
     def put(
         self,
@@ -129,7 +198,8 @@ class AggregatingProducer:
             data: The payload, before the record ID is added.
             explicit_hash_key: Chooses the shard instead of the key, 0 to 2**128 - 1.
             record_id: The ID to carry; minted if None and the payload has none.
-            timeout: Seconds to wait for room; None: until there is some.
+            timeout: Seconds to wait for room; None: until there is some. A record of more than
+                1 MiB waits for what the stream says of its maximum as well.
 
         Returns:
             A future that gives a `PutResult` or raises `DeliveryError`. It cannot be cancelled.
@@ -140,26 +210,69 @@ class AggregatingProducer:
                 taken.
             RecordError: Kinesis would refuse the record (`records.errors`).
             EnvelopeError: the payload carries another record ID, or one of a wrong form.
+            TypeError: the key is no text, or the data no bytes.
         """
         self._refuse_forked_child()
-        data, record_id = self._sealed(data, record_id)
-        self._check(partition_key, data, explicit_hash_key)
-        future: Future[PutResult] = Future()
-        future.set_running_or_notify_cancel()
+        until = None if timeout is None else self._clock() + timeout
+        item = self._intake.item(
+            partition_key,
+            data,
+            explicit_hash_key,
+            record_id,
+            self._ask_for_maximum,
+            until,
+        )
+        size = item.size
+        future = item.ticket = PutFuture()
         with self._lock:
-            self._wait_for_room(record_bytes(partition_key, data), timeout)
+            if not self._room.has(size):
+                self._room.wait(size, until)
+            now = item.accepted_at = self._clock()
             try:
-                number, urgent = self._machine.accept(
-                    partition_key, data, explicit_hash_key, record_id, now=self._clock()
-                )
-                self._futures[number] = future
-                if urgent:
-                    self._work.notify()
+                self._endings.pending.add(future)
+                if self._machine.accept(item, now=now):
+                    self._crew.wake()
             except BaseException:  # Ctrl-C strikes anywhere.
-                self._machine.recover()
-                self._work.notify()
+                if not self._machine.recover(item):
+                    self._endings.pending.discard(future)
+                self._crew.wake()
                 raise
+            self._received += 1
+            self._received_bytes += size
         return future
+
+    def put_many(
+        self, records: Iterable[tuple[str, bytes] | tuple[str, bytes, int | None]]
+    ) -> list[PutResult | DeliveryError]:
+        """Put records, wait until each is settled, and return what became of them, in their order.
+
+        For callers that must leave nothing behind when they return, such as a Lambda function: it
+        returns within `max_record_age` and the client's time-outs after the last record found room.
+        A record that `put` would refuse has a `DeliveryError` without attempts in its place, named
+        after what `put` would raise.
+
+        Args:
+            records: Partition key, data and, if the caller chooses the shard, explicit hash key.
+
+        Raises:
+            ProducerClosedError: as `put`; those taken before are still sent.
+        """
+        futures = [self._put_or_refuse(*record) for record in records]
+        self.flush()
+        return [each if isinstance(each, DeliveryError) else _outcome(each) for each in futures]
+
+    def call_when_room(self, callback: Callable[[], None], size: int) -> None:
+        """Call back once when a record of `size` bytes might have room, or the producer closes.
+
+        At once if it has room now; else when something has left the buffer, however little. In a
+        thread of the producer, so it must be brief.
+        """
+
+        def ready() -> bool:
+            known = size <= MAX_RECORD_BYTES or self._machine.max_record_bytes is not None
+            return known and self._room.has(size)
+
+        self._room.call_when(ready, callback)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Send what was taken so far without lingering, and wait until all of it is settled.
@@ -174,9 +287,9 @@ class AggregatingProducer:
         self._refuse_forked_child()
         with self._lock:
             self._machine.flush()
-            self._work.notify()
-            unsettled = list(self._futures.values())
-        return not wait(unsettled, 0 if self._in_own_thread() else timeout).not_done
+            self._crew.wake()
+            own = self._crew.is_own_thread()
+            return self._endings.wait(self._endings.pending.copy(), 0 if own else timeout)
 
     def close(self, deadline: float = 30.0) -> None:
         """Take nothing more, deliver what there is, and give up the rest after `deadline` seconds.
@@ -189,22 +302,36 @@ class AggregatingProducer:
         if os.getpid() != self._process_id:
             return
         with self._lock:
-            self._closing = True
+            first = not self._crew.stopping
             self._machine.flush()
-            self._work.notify()
-            self._room.notify_all()
-        if self._in_own_thread():
+            self._crew.stop()
+        self._room.tell()
+        if self._crew.is_own_thread():
             return
-        self._thread.join(deadline)
         with self._lock:
-            message = f"the producer was closed and not done within {deadline} s"
+            self._endings.wait(self._endings.pending, deadline)
+            message = f"the producer was closed and not done within {deadline:g} s"
             self._machine.abandon("ProducerClosed", message)
             settled = self._machine.take_settled()
-            self._work.notify()
+            self._crew.stop()
         self._resolve(settled)
         with self._lock:
-            unsettled = list(self._futures.values())
-        wait(unsettled, _HANDOVER_SECONDS)
+            self._endings.wait(self._endings.pending, _HANDOVER_SECONDS)
+        forget(self)
+        if first and self._on_metrics:
+            self._tell_metrics()
+
+    def metrics(self) -> MetricsSnapshot:
+        """Return the counts since the start."""
+        with self._lock:
+            return self._metrics.snapshot(
+                now_wall=self._wall_clock(),
+                received=self._received,
+                received_bytes=self._received_bytes,
+                pending=self._ledger.records,
+                pending_bytes=self._ledger.bytes,
+                shares=self._machine.shares(),
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -222,153 +349,46 @@ class AggregatingProducer:
         if os.getpid() != self._process_id:
             raise ProducerClosedError("the producer belongs to the process that made it")
 
-    def _in_own_thread(self) -> bool:
-        return threading.current_thread() is self._thread
-
-    def _check(self, partition_key: str, data: bytes, explicit_hash_key: int | None) -> None:
-        most = self._settings.max_record_bytes
-        check_record(partition_key, data, explicit_hash_key, max_record_bytes=most)
-        if is_aggregate(data):  # It will be wrapped, which makes it larger.
-            wire = lone_record(partition_key, data, explicit_hash_key)
-            check_record(wire.partition_key, wire.data, max_record_bytes=most)
-
-    def _sealed(self, data: bytes, record_id: str | None) -> tuple[bytes, str | None]:
-        if record_id is None and not self._record_ids:
-            return data, None
-        carried = open_envelope(data).record_id
-        if carried is not None and record_id in {None, carried}:
-            return data, carried
-        record_id = record_id or new_record_id(clock=self._wall_clock)
-        return seal(data, record_id), record_id
-
-    def _wait_for_room(self, size: int, timeout: float | None) -> None:
-        def done_waiting() -> bool:
-            return self._closing or self._has_room(size)
-
-        # The producer's own thread makes the room: waiting for it there would never end.
-        in_time = self._room.wait_for(done_waiting, 0 if self._in_own_thread() else timeout)
-        if self._closing:
-            raise ProducerClosedError("the producer is closed")
-        if not in_time:
-            records, held = self._machine.buffered_records, self._machine.buffered_bytes
-            raise BufferFullError(f"no room: the buffer holds {records} records, {held} bytes")
-
-    def _has_room(self, size: int) -> bool:
-        records, held = self._machine.buffered_records, self._machine.buffered_bytes
-        fits = held + size <= self._max_buffered_bytes and records < self._max_buffered_records
-        return fits or not records
-
-    # The producer's thread.
-
-    def _run(self) -> None:
-        try:
-            while self._turn():
-                pass
-        except Exception:
-            # A defect of ours: say so, but leave no caller waiting for ever.
-            log.exception("the producer of stream %s stopped", self._stream)
-            with self._lock:
-                self._closing = True
-                self._machine.abandon("ProducerFailed", "the producer stopped; its log says why")
-                settled = self._machine.take_settled()
-                self._room.notify_all()
-            self._resolve(settled)
-
-    def _turn(self) -> bool:
-        """Wait for something to do, and do it; False when all is done."""
+    def _ask_for_maximum(self, size: int, until: float | None) -> int:
+        """Return the most that the stream takes; wait until it is known."""
         with self._lock:
-            now = self._clock()
-            request = self._machine.step(now)
-            settled = self._machine.take_settled()
-            if request is None and not settled:
-                if self._closing and not self._machine.buffered_records:
-                    return False
-                wake_at = self._machine.wake_at()
-                pause = _LONGEST_WAIT_SECONDS if wake_at is None else max(0.0, wake_at - now)
-                self._work.wait(min(pause, _LONGEST_WAIT_SECONDS))
-                return True
-            self._room.notify_all()
-        self._resolve(settled)
-        if isinstance(request, PutRequest):
-            reply = self._put(request)
-            with self._lock:
-                self._machine.put_answered(request, reply, now=self._clock())
-        elif isinstance(request, ListRequest):
-            listed = self._list_shards()
-            with self._lock:
-                self._machine.shards_listed(listed, now=self._clock())
-        return True
+            if (most := self._machine.max_record_bytes) is not None:
+                return most
+            self._machine.want_maximum()
+            self._crew.wake()
+            if not self._room.wait_for(lambda: self._machine.max_record_bytes is not None, until):
+                told = "it is not known yet whether the stream takes such a large record"
+                raise BufferFullError(told, size=size)
+            return self._machine.max_record_bytes or MAX_RECORD_BYTES
 
-    def _put(self, request: PutRequest) -> list[Stored | Failure] | Failure:
+    def _put_or_refuse(
+        self, partition_key: str, data: bytes, explicit_hash_key: int | None = None
+    ) -> "Future[PutResult] | DeliveryError":
         try:
-            reply = put_once(self._client, self._stream, request.records)
-        except Exception as error:  # noqa: BLE001 - whatever the SDK trips over, the answer is lost
-            reply = Failure(type(error).__name__, str(error), retriable=True)
-        if isinstance(reply, Failure):
-            log.info("PutRecords to %s: %s: %s", self._stream, reply.code, reply.message)
-        return reply
+            return self.put(partition_key, data, explicit_hash_key=explicit_hash_key)
+        except (RecordsError, TypeError) as error:
+            return DeliveryError(
+                FailedRecord(partition_key, data, explicit_hash_key, None),
+                attempts=(),
+                error_code=type(error).__name__,
+                error_message=str(error),
+                retriable=False,
+            )
 
-    def _list_shards(self) -> ShardMap | Failure:
-        try:
-            shards = ShardMap.from_list_shards(self._shard_pages())
-        except (ClientError, BotoCoreError) as error:
-            failure = failure_of(error)
-        except Exception as error:  # noqa: BLE001 - an answer nobody can read is no answer
-            failure = Failure(type(error).__name__, str(error), retriable=True)
-        else:
-            log.info("stream %s has %d open shards", self._stream, len(shards.open_shards))
-            return shards
-        log.info("ListShards of %s: %s: %s", self._stream, failure.code, failure.message)
-        return failure
-
-    def _shard_pages(self) -> Iterator[Any]:
-        # Not boto3's paginator: it repeats the stream's name beside the token, which AWS refuses.
-        page = self._client.list_shards(StreamName=self._stream)
-        for _ in range(_MAX_PAGES):
-            yield from page["Shards"]
-            if not (token := page.get("NextToken")):
-                return
-            page = self._client.list_shards(NextToken=token)
-        raise LookupError(f"ListShards does not come to an end in {_MAX_PAGES} pages")
+    # In the producer's threads.
 
     def _resolve(self, settled: list[Settled]) -> None:
-        """End the futures of what is settled, outside the lock: their callbacks may call us."""
-        with self._lock:
-            futures = [self._futures.get(each.item.number) for each in settled]
-        for each, future in zip(settled, futures, strict=True):
-            try:
-                self._end(each.result, future)
-            except SystemExit:
-                # Of a callback: it would end this thread, and the others would wait for ever.
-                log.error("a callback of the producer of %s tried to exit", self._stream)  # noqa: TRY400
-        with self._lock:
-            for each in settled:
-                self._futures.pop(each.item.number, None)
+        self._endings.end(settled)
+        self._room.tell()
 
-    def _end(self, result: PutResult | DeliveryError, future: "Future[PutResult] | None") -> None:
-        if isinstance(result, DeliveryError):
-            self._dead_letter(result)
-        if future is None:
-            return  # An exception, such as KeyboardInterrupt, kept put() from returning it.
-        if isinstance(result, DeliveryError):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-    def _dead_letter(self, error: DeliveryError) -> None:
-        if self._on_dead_letter is None:
-            return
-        letter = DeadLetter(
-            self._stream,
-            error.record.partition_key,
-            error.record.data,
-            error.record.explicit_hash_key,
-            error.error_code,
-            error.error_message,
-            error.attempts,
-            failed_at=self._wall_clock(),
-        )
+    def _tell_metrics(self) -> None:
         try:
-            self._on_dead_letter(letter)
+            if self._on_metrics is not None:
+                self._on_metrics(self.metrics())
         except (Exception, SystemExit):
-            log.exception("the dead-letter callback failed; the record's future still tells of it")
+            log.exception("the metrics callback of the producer of %s failed", self._stream)
+
+
+def _outcome(future: "Future[PutResult]") -> PutResult | DeliveryError:
+    error = future.exception()
+    return error if isinstance(error, DeliveryError) else future.result()

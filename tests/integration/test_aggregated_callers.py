@@ -38,6 +38,11 @@ ROOT = Path(__file__).resolve().parents[2]
 Streams = Callable[..., str]
 
 
+def idle(producer: AggregatingProducer) -> bool:
+    """Whether no thread of its own is left."""
+    return not any(thread.is_alive() for thread in producer._crew.threads)
+
+
 def test_close_and_flush_in_a_callback_do_not_wait_for_themselves(
     kinesis: "KinesisClient", stream: Streams
 ) -> None:
@@ -55,8 +60,7 @@ def test_close_and_flush_in_a_callback_do_not_wait_for_themselves(
     producer.put("k", b"1").add_done_callback(callback)
     eventually(lambda: flushed == [False, True])
     assert second[0].result(30).shard_id
-    producer._thread.join(30)
-    assert not producer._thread.is_alive()
+    eventually(lambda: idle(producer))
 
 
 @pytest.mark.parametrize("where", ["future", "dead letter"])
@@ -109,49 +113,68 @@ def put_interrupted(producer: AggregatingProducer, key: str, data: bytes, lines:
     return True
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["shards known", "shards unknown"])
-def test_wherever_ctrl_c_strikes_a_put_it_spoils_nothing_for_others(
-    kinesis: "KinesisClient", stream: Streams, *, known: bool
+def strike_everywhere(
+    kinesis: "KinesisClient", name: str, producer_of: Callable[[], AggregatingProducer]
 ) -> None:
-    name = stream()
+    """Break off a put at each of its lines; all the others must come to their end, once."""
     expected, doubtful = Counter[tuple[str, bytes]](), set[tuple[str, bytes]]()
     for lines in count():
-        producer = AggregatingProducer(kinesis, name, record_ids=False, linger=0.01)
-        if known:
-            producer.put("first", b"x").result(30)
-            expected["first", b"x"] += 1
+        producer = producer_of()
         ended = False
         futures = []
-        for key in ("a", "b"):
+        for key in ("a", "b"):  # The second finds a record that waits for company.
             mine, after = (f"{key}-{lines}", b"struck"), (f"{key}-{lines}", b"after")
             ended = put_interrupted(producer, *mine, lines)
             doubtful.add(mine)
             futures.append(producer.put(*after))
             expected[after] += 1
-        assert all(future.result(30).attempts == 1 for future in futures)
-        producer.close(deadline=20)
-        assert not producer._thread.is_alive()
+        assert producer.flush(30)
+        assert all(len(future.result(0).attempts) == 1 for future in futures)
         assert producer._machine.buffered_records == producer._machine.buffered_bytes == 0
         if ended:
             break
     assert lines > 30
     users = [(u.partition_key, u.data) for held in read_back(kinesis, name) for u in held.users()]
-    found = Counter(user for user in users if user not in doubtful)
-    assert found == expected
+    assert Counter(user for user in users if user not in doubtful) == expected
     assert max(Counter(users)[user] for user in doubtful) == 1
 
 
-@pytest.mark.parametrize("linger", [1e300, float("inf")])
-def test_a_record_may_linger_for_ever(
-    kinesis: "KinesisClient", stream: Streams, linger: float
+def test_wherever_ctrl_c_strikes_a_put_it_spoils_nothing_for_others(
+    kinesis: "KinesisClient", stream: Streams
 ) -> None:
     name = stream()
-    with AggregatingProducer(kinesis, name, linger=linger, max_record_age=None) as producer:
-        first = producer.put("k", b"1")
-        eventually(lambda: producer._machine._lanes)  # The shards are listed, and it waits.
-        assert producer._thread.is_alive()
+    with AggregatingProducer(kinesis, name, record_ids=False, linger=600) as producer:
+        first = producer.put("a-0", b"struck")
+        assert producer.flush(30)
+        assert first.result(0).shard_id  # The shards are known.
+        strike_everywhere(kinesis, name, lambda: producer)
+
+
+def test_wherever_ctrl_c_strikes_the_first_put_it_spoils_nothing_for_others(
+    kinesis: "KinesisClient", stream: Streams
+) -> None:
+    name, made = stream(), list[AggregatingProducer]()
+
+    def fresh() -> AggregatingProducer:
+        if made:
+            made[-1].close(deadline=20)
+            eventually(lambda: idle(made[-1]))
+        made.append(AggregatingProducer(kinesis, name, record_ids=False, linger=600))
+        return made[-1]
+
+    strike_everywhere(kinesis, name, fresh)
+    made[-1].close()
+
+
+def test_a_record_may_linger_for_ever(kinesis: "KinesisClient", stream: Streams) -> None:
+    name = stream()
+    with AggregatingProducer(kinesis, name, linger=1e300, max_record_age=None) as producer:
+        producer.put("k", b"1")  # Perhaps it goes as soon as the shards are known.
+        assert producer.flush(30)
+        second = producer.put("k", b"2")
+        assert not idle(producer)
         assert not producer.flush(0)
-        assert first.result(30).attempts == 1
+        assert len(second.result(30).attempts) == 1
 
 
 FORK = """\
@@ -214,7 +237,7 @@ def test_no_thread_is_left_behind(kinesis: "KinesisClient", stream: Streams) -> 
     before = set(threading.enumerate())
     with AggregatingProducer(kinesis, stream()) as producer:
         producer.put("k", b"1")
-    assert {t for t in threading.enumerate() if t.is_alive()} <= before
+    eventually(lambda: {t for t in threading.enumerate() if t.is_alive()} <= before)
 
 
 def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
@@ -238,10 +261,51 @@ def test_close_while_an_answer_is_awaited_leaves_nothing_pending(
             error = future.exception(0)
         finally:
             go_on.set()
-        producer._thread.join(30)
-        assert not producer._thread.is_alive()
+        eventually(lambda: idle(producer))
     assert isinstance(error, DeliveryError)
-    assert (error.error_code, error.attempts) == ("ProducerClosed", 1)
+    assert (error.error_code, len(error.attempts)) == ("ProducerClosed", 1)
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+def test_sixteen_threads_put_at_once_and_every_record_is_accounted_for(
+    kinesis: "KinesisClient", stream: Streams, *, ordered: bool
+) -> None:
+    name, start = stream(3), threading.Barrier(16)
+    futures: dict[tuple[str, bytes], Future[PutResult]] = {}
+    with AggregatingProducer(
+        kinesis,
+        name,
+        ordered=ordered,
+        linger=0.01,
+        record_ids=False,
+        max_aggregate_records=50,
+        max_buffered_records=100,
+    ) as producer:
+
+        def work(number: int) -> None:
+            start.wait(30)
+            for at in range(250):
+                key, data = f"k{number}-{at % 3}", b"%d" % at
+                futures[key, data] = producer.put(key, data, timeout=60)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+        assert producer.flush(60)
+        assert producer._machine.buffered_records == producer._machine.buffered_bytes == 0
+    assert len(futures) == 4_000
+    places = {}
+    seen: dict[str, list[int]] = {}
+    for held in read_back(kinesis, name):
+        for sub, user in enumerate(held.users()):
+            place = (held.shard.shard_id, held.sequence_number, sub)
+            assert places.setdefault((user.partition_key, user.data), place) == place
+            seen.setdefault(user.partition_key, []).append(int(user.data))
+    assert places == {record: future.result(0)[:3] for record, future in futures.items()}
+    if ordered:
+        assert all(numbers == sorted(numbers) for numbers in seen.values())
 
 
 def test_a_callback_may_put_again(kinesis: "KinesisClient", stream: Streams) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from records.aggregation import decode, is_aggregate
+from records.aggregation import AggregateBuilder, decode, is_aggregate
 from records.limits import MIB
+from tests.integration.aggregated_support import kept_by_kcl, read_back, read_by_aws
 from tests.proxy_process import ROOT, Proxy, proxy_before
 from tests.support import eventually
 
@@ -146,6 +147,27 @@ def test_what_the_kpl_puts_through_tls_is_what_is_stored(
     assert aggregates <= admitted < 400
     assert status["operations"]["PutRecords"]["requests"] >= 1
     assert status["upstream_errors"] == 0
+    check_that_we_read_it(kinesis, name, lines, results)
+
+
+def check_that_we_read_it(
+    client: "KinesisClient", stream: str, lines: list[Line], results: list[dict[str, Any]]
+) -> None:
+    """Each record is where the KPL says, as we read it and as AWS's own library does."""
+    held = read_back(client, stream)
+    users = kept_by_kcl(held)
+    assert read_by_aws(held) == [(at, user.partition_key, user.data) for at, user in users.items()]
+    found = Counter((*at[:2], user.partition_key, user.data) for at, user in users.items())
+    assert found == Counter(
+        (result["shard"], result["sequenceNumber"], *line)
+        for line, result in zip(lines, results, strict=True)
+    )
+    for each in held:
+        # And we would have written the very same bytes.
+        builder = AggregateBuilder(max_bytes=MIB)
+        for user in decode(each.data) or []:
+            builder.try_add(user.partition_key, user.data, user.explicit_hash_key)
+        assert each.lone or builder.build() == each.data
 
 
 def test_a_flood_is_throttled_and_all_of_it_arrives(

@@ -15,7 +15,9 @@ from infra.processes import start
 from infra.proxy import control
 from infra.stack.endpoints import Endpoints
 from records.aggregation import AggregateBuilder
-from records.envelope import seal
+from records.dead_letter import read_dead_letters
+from records.envelope import open_envelope, seal
+from tests.integration.aggregated_support import read_back
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -43,7 +45,9 @@ def kit(
     "arguments",
     [
         ("put", "orders", os.devnull),
+        ("put", "orders", os.devnull, "--aggregate"),
         ("aggregate", "orders", os.devnull),
+        ("replay", os.devnull),
         ("provision", "--stream", "orders:1"),
         ("consume", "--stream=s", "--application=a", "--worker-id=w", "--sink=sqlite:x"),
     ],
@@ -95,6 +99,59 @@ def test_put_feeds_lines_to_the_stack_in_the_environment(
     )["ShardIterator"]
     records = kinesis.get_records(ShardIterator=iterator)["Records"]
     assert sorted(record["PartitionKey"] for record in records) == [f"d{n}" for n in range(7)]
+
+
+def test_put_aggregates_and_replay_brings_back_what_failed_with_the_same_record_ids(
+    stack: Endpoints,
+    kinesis: "KinesisClient",
+    stream: Callable[..., str],
+    unique: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    name, letters = stream(), tmp_path / "failed.dlq"
+    arn = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
+    lines = b"".join(b'{"device": "d%d", "n": %d}\n' % (n % 3, n) for n in range(40))
+    options = ("--aggregate", "--key-field=device", "--linger=0.5", "--max-age=50")
+    failing = (*options, "--dead-letter", str(letters))
+    gone = kit("put", unique("gone"), "-", *failing, env=stack.environment(), stdin=lines)
+    assert gone.returncode == 1
+    assert gone.stdout.endswith(f"; 40 kept in {letters}\n".encode())
+    assert gone.stderr.startswith(b"kit put: 40 not delivered, ResourceNotFoundException: ")
+    with letters.open("rb") as file:
+        kept = [letter.data for letter in read_dead_letters(file)]
+
+    replay = ("replay", str(letters), "--stream", arn, "--remove", "--aggregate", "--max-age=50")
+    back = kit(*replay, env=stack.environment())
+    assert (back.returncode, back.stderr) == (0, b"")
+    assert back.stdout == f"delivered 40 of 40 records to {arn}\n".encode()
+    assert [*tmp_path.iterdir()] == []
+    fine = kit("put", arn, "-", *options, env=stack.environment(), stdin=lines)
+    assert (fine.returncode, fine.stderr) == (0, b"")
+
+    held = read_back(kinesis, name)
+    assert len(held) < 40, "nothing was packed"
+    found = [user.data for each in held for user in each.users()]
+    assert found[:40] == kept
+    assert len(found) == len({open_envelope(data).record_id for data in found}) == 80
+
+
+@pytest.mark.parametrize("option", ["--linger=1", "--max-age=1", "--unordered"])
+def test_put_refuses_options_that_mean_nothing_without_aggregate(option: str) -> None:
+    ran = kit("put", "orders", os.devnull, option, env={})
+    assert ran.returncode == 2
+    assert b"need --aggregate" in ran.stderr.replace(b"\n", b" ")
+
+
+@pytest.mark.parametrize("command", ["put", "replay"])
+def test_bad_values_are_told_by_the_command_that_got_them(
+    stack: Endpoints, command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = {"put": ("two words", "-", "--aggregate"), "replay": (str(tmp_path / "file"),)}
+    ran = kit(command, *arguments[command], "--max-age=soon", env=stack.environment())
+    assert ran.returncode == 2
+    assert b"kit %b: error: argument " % command.encode() in ran.stderr
+    assert b"Traceback" not in ran.stderr
 
 
 def test_a_runnable_keeps_its_own_options(stack: Endpoints, unique: Callable[[str], str]) -> None:

@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from infra.stack.endpoints import Endpoints
-from producers import lines
+from producers import programs
 from producers.aggregated import AggregatingProducer
 from producers.aggregated.__main__ import main as aggregate
 from producers.put_records import Failure, Record, put_once, put_records
@@ -75,6 +75,40 @@ def test_an_endpoint_that_is_no_url_is_bad_usage(stack: Endpoints, program: str)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(b"Invalid endpoint: nonsense")
     assert b"Traceback" not in done.stderr
+
+
+@PROGRAMS
+@pytest.mark.parametrize("bad", ["two words", "arn:aws:sqs:us-east-1:000000000000:queue", ""])
+def test_what_can_be_no_stream_is_bad_usage(stack: Endpoints, program: str, bad: str) -> None:
+    done = shell(f'"$0" -m {program} "$@"', stack, bad, given=b"x\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"STREAM: '%b' is neither the name of a stream" % bad.encode() in done.stderr
+
+
+@PROGRAMS
+def test_a_stream_may_be_named_by_its_arn(
+    kinesis: "KinesisClient", stack: Endpoints, stream: Streams, program: str
+) -> None:
+    name = stream()
+    arn = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
+    done = shell(f'"$0" -m {program} "$@"', stack, arn, given=b'{"id": "a"}\n')
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == f"delivered 1 of 1 records to {arn}\n".encode()
+    assert lines_in(kinesis, name) == ["a"]
+
+
+@PROGRAMS
+def test_the_input_cannot_be_its_own_dead_letter_file(
+    stack: Endpoints, program: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"x\n")
+    for source in (f'<"{path}"', f'"{path}"'):
+        call = f'"$0" -m {program} any {source} "--dead-letter={path}"'
+        done = shell(call, stack)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert f"{path} is the input".encode() in done.stderr
+        assert path.read_bytes() == b"x\n"
 
 
 @PROGRAMS
@@ -187,7 +221,7 @@ def test_the_sdk_tries_once_and_the_producer_decides(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")  # It is the producer's number that counts.
     with tampering(endpoint_of(stack), tamper) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", url)
-        client = lines._client(5)
+        client = programs.make_client(5)
         try:
             reply = put_once(client, "any", [Record("k", b"x")])
         finally:

@@ -1,334 +1,395 @@
-"""A small Kinesis in virtual time, the shipped machine against it, and a checker of its promises.
-
-The model splits and merges shards, throttles, fails requests before and after the commit, commits
-late (after the producer has given up waiting), and lists shards as they were a while ago.
-"""
+"""One simulated run: a schedule drawn from a seed, the machine that ships, and the stream."""
 
 import heapq
 import random
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from producers.aggregated.machine import ListRequest, Machine, PutRequest
-from producers.aggregated.values import PutResult, Settings
+from producers.aggregated.metrics import Metrics
+from producers.aggregated.values import Item, Listed, PutResult, Sent
 from producers.errors import DeliveryError
-from producers.put_records import Failure, Record, Stored
-from records.aggregation import UserRecord, decode
-from records.limits import MAX_HASH_KEY
-from records.partition import Shard, ShardMap, hash_key
+from producers.put_records import Failure, Stored
+from records.aggregation import AggregateBuilder
+from records.limits import MAX_HASH_KEY, record_bytes
+from records.partition import ShardMap, hash_key
+from tests.simulation.aggregated_model import THROTTLED, ModelStream, Quota, user_records
+from tests.simulation.aggregated_regime import Regime, Window, draw
+from tests.simulation.aggregated_requests import BrokenError, check_request
 
-THROTTLED = Failure("ProvisionedThroughputExceededException", "slow down", retriable=True)
 INTERNAL = Failure("InternalFailure", "sorry", retriable=True)
 TIMEOUT = Failure("ReadTimeoutError", "no answer", retriable=True)
 UNREACHABLE = Failure("EndpointConnectionError", "no route", retriable=True)
+LIMITED = Failure("LimitExceededException", "too many calls", retriable=True)
+INVALID = Failure("InvalidArgumentException", "one of them is bad", retriable=False)
+DENIED = Failure("AccessDeniedException", "no", retriable=False)
+
+WALL = 1.7e9  # What the wall clock says at 0 by the world's own.
+MOST_TURNS = 40  # For each record; a hot loop takes thousands.
+
+Reply = list[Stored | Failure] | Failure
 
 
-class BrokenError(AssertionError):
-    """A promise does not hold."""
+@dataclass(slots=True, eq=False, repr=False)
+class Entry:
+    """What the world knows of a record. Times are the machine's; ticks count what happened."""
+
+    number: int
+    key: tuple[str, int | None]
+    data: bytes
+    poison: bool
+    accepted: int = 0
+    accepted_at: float = 0.0
+    ahead: int = 0  # How many were buffered before it.
+    flushed_at: float | None = None
+    settled: int = 0
+    settled_at: float = 0.0
+    result: PutResult | DeliveryError | None = None
+    on_the_road: int = 0
+    unanswered: bool = False  # It was given up there.
+    attempts: list[tuple[float, float, str | None]] = field(default_factory=list)
+
+    @property
+    def place(self) -> int:
+        """Where it belongs in the hash space."""
+        return hash_key(self.key[0]) if self.key[1] is None else self.key[1]
+
+    def __repr__(self) -> str:
+        return str(self.number)
 
 
-@dataclass
-class Regime:
-    """How bad the world is; probabilities for each record or request."""
+@dataclass(slots=True, eq=False)
+class Trip:
+    """A request on the road."""
 
-    throttle: float = 0.0
-    refuse: float = 0.0  # the whole request, before the commit
-    lose_answer: float = 0.0  # after the commit
-    commit_late: float = 0.0  # the producer times out first, the commit comes later
-    list_fails: float = 0.0
-    stale_for: float = 0.0  # seconds that ListShards lags behind
-    reshards: int = 0
-    on_the_road: int = 1
-    max_record_age: float | None = None
-    records: int = 150
-    keys: int = 10
-
-    @classmethod
-    def of(cls, rng: random.Random) -> "Regime":
-        def chance(most: float) -> float:
-            return rng.choice([0.0, rng.uniform(0, most)])
-
-        return cls(
-            throttle=chance(0.5),
-            refuse=chance(0.3),
-            lose_answer=chance(0.3),
-            commit_late=chance(0.3),
-            list_fails=chance(0.5),
-            stale_for=chance(3.0),
-            reshards=rng.randrange(5),
-            on_the_road=rng.randint(1, 3),
-            max_record_age=rng.choice([None, None, 0.5, 3.0]),
-        )
-
-
-@dataclass
-class ModelStream:
-    """The stream itself: shards in the order of their making, and what each of them holds."""
-
-    shards: list[Shard] = field(default_factory=list)
-    held: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    history: list[tuple[float, ShardMap]] = field(default_factory=list)
-
-    def make(self, start: int, end: int, now: float, *parents: Shard) -> None:
-        ids = [parent.shard_id for parent in parents] + [None, None]
-        self.shards.append(Shard(f"shard-{len(self.shards):04}", start, end, ids[0], ids[1]))
-        self.history.append((now, ShardMap(self.shards)))
-
-    def close(self, shard: Shard) -> None:
-        closed = Shard(
-            shard.shard_id,
-            shard.starting_hash_key,
-            shard.ending_hash_key,
-            shard.parent_shard_id,
-            shard.adjacent_parent_shard_id,
-            closed=True,
-        )
-        self.shards[self.shards.index(shard)] = closed
-
-    def reshard(self, rng: random.Random, now: float) -> None:
-        """Split a shard, or merge two neighbours."""
-        open_shards = sorted(
-            (s for s in self.shards if not s.closed), key=lambda s: s.starting_hash_key
-        )
-        at = rng.randrange(len(open_shards))
-        first = open_shards[at]
-        if len(open_shards) > 1 and at + 1 < len(open_shards) and rng.random() < 0.5:
-            second = open_shards[at + 1]
-            self.close(first)
-            self.close(second)
-            self.make(first.starting_hash_key, second.ending_hash_key, now, first, second)
-        else:
-            low, high = first.starting_hash_key, first.ending_hash_key
-            middle = low + int((high - low) * rng.uniform(0.2, 0.8))
-            self.close(first)
-            self.make(low, middle, now, first)
-            self.history.pop()  # Nobody ever sees one child without the other.
-            self.make(middle + 1, high, now, first)
-
-    def put(self, record: Record) -> Stored:
-        place = record.explicit_hash_key
-        place = hash_key(record.partition_key) if place is None else place
-        shard = next(s for s in self.shards if not s.closed and s.covers(place))
-        self.held[shard.shard_id].append(record)
-        return Stored(shard.shard_id, str(len(self.held[shard.shard_id]) - 1))
-
-    def listed(self, now: float) -> ShardMap:
-        """Return the newest list that is at least as old as `now`."""
-        return next(shards for made, shards in reversed(self.history) if made <= now)
+    request: PutRequest
+    packs: list[list[Entry]]
+    started: float
 
 
 class World:
-    """One run: a schedule drawn from a seed, the machine, and the stream."""
+    """A run; `log` is told everything that happens."""
 
-    def __init__(self, seed: int, regime: Regime | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        regime: Regime | None = None,
+        *,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
         self.rng = random.Random(seed)
-        self.regime = regime or Regime.of(self.rng)
-        self.machine = Machine(
-            Settings(
-                linger=0.05,
-                max_aggregate_bytes=256,
-                max_record_age=self.regime.max_record_age,
-            ),
-            rng=random.Random(seed + 1),
-        )
-        self.stream = ModelStream()
-        for at in range(first := self.rng.randint(1, 3)):
-            self.stream.make(
-                (MAX_HASH_KEY + 1) * at // first, (MAX_HASH_KEY + 1) * (at + 1) // first - 1, 0.0
-            )
-        self.now = 0.0
-        self.agenda: list[tuple[float, int, Callable[[], object]]] = []
-        self.entries = 0
-        self.on_the_road = 0
-        self.accepted: dict[int, tuple[str, int | None, bytes]] = {}
-        self.settled: dict[int, PutResult | DeliveryError] = {}
-        self.calls = 0
+        self.regime = regime = regime or draw(self.rng)
+        quota = Quota(regime.quota, regime.latency, regime.max_record_bytes)
+        self.stream = ModelStream(regime.shards, quota, auto_from=regime.auto_from, rng=self.rng)
+        self.metrics = Metrics()
+        self.machine = Machine(regime.settings, rng=random.Random(seed + 1), metrics=self.metrics)
+        self.now = 0.0  # By the world's clock; the machine's leaps ahead when it has slept.
+        self.clock = 0.0
+        self.entries: list[Entry] = []
+        self.requests = self.lists = self.turns = 0
+        self.abandoned = False
+        self._log = log
+        self._by_data: dict[bytes, Entry] = {}
+        self._skew = 0.0
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._ticks = 0
+        self._arriving: deque[Entry] = deque()
+        self._closing = False
+        self._listing = False
+        self._on_the_road = 0
+        self._wake: float | None = None
+        self._dirty = True  # Something happened after which the machine must be asked.
+        self._buffered_bytes = self._buffered = 0
+
+    # The course of events.
 
     def run(self) -> "World":
         """Play the schedule until every record is settled."""
-        spread = 5.0
-        for number in range(self.regime.records):
-            self._at(self.rng.uniform(0, spread), partial(self._accept, number))
-        for _ in range(self.regime.reshards):
-            self._at(self.rng.uniform(0.2, spread + 1), self._reshard)
-        while self.agenda or self.machine.buffered_records:
+        self._plan()
+        while self._agenda or self._arriving or self.machine.buffered_records:
             self._act()
-            wake = self.machine.wake_at() if self._may_send() else None
-            if self.agenda and (wake is None or self.agenda[0][0] <= wake):
-                at, _, event = heapq.heappop(self.agenda)
+            self.turns += 1
+            if self.turns > MOST_TURNS * self.regime.records or self.now > 10_000:
+                raise BrokenError(f"a hot loop: {self.turns} turns in {self.now:.1f} s")
+            wake = self._wake
+            if self._agenda and (wake is None or self._agenda[0][0] <= wake - self._skew):
+                at, _, event = heapq.heappop(self._agenda)
                 self.now = max(self.now, at)
+                self.clock = max(self.clock, self.now + self._skew)
                 event()
             elif wake is not None:
-                self.now = max(self.now, wake)
-            elif self.machine.buffered_records:
+                self.clock = max(self.clock, wake)
+                self.now = max(self.now, self.clock - self._skew)
+                self._act(woken=True)
+            elif self._arriving or self.machine.buffered_records:
                 raise BrokenError(f"{self.machine.buffered_records} records wait for nothing")
-            if self.now > 2_000:
-                raise BrokenError("not settled after 2,000 s")
-            self.calls += 1
-            if self.calls > 20_000:
-                raise BrokenError(f"a hot loop: {self.calls} turns in {self.now:.1f} s")
-        self._collect()
+        self._act()
         return self
 
-    def _may_send(self) -> bool:
-        return self.on_the_road < self.regime.on_the_road
+    def _plan(self) -> None:
+        regime, rng = self.regime, self.rng
+        crowd: list[Entry] = []
+        for number in range(regime.records):
+            crowd.append(self._entry(number))
+            if rng.random() < 0.5:  # Many come at one moment.
+                self._at(rng.uniform(0, regime.spread), partial(self._arrive, crowd))
+                crowd = []
+        self._at(rng.uniform(0, regime.spread), partial(self._arrive, crowd))
+        for _ in range(regime.reshards):
+            self._at(rng.uniform(0.1, regime.spread + 1), self._reshard)
+        for _ in range(regime.jumps):
+            self._at(rng.uniform(0.1, regime.spread + 1), self._sleep)
+        for _ in range(regime.flushes):
+            self._at(rng.uniform(0, regime.spread), self._flush)
+        if regime.throttled is not None:
+            self.stream.shards[0].throttled = regime.throttled
+        if regime.abandon_at is not None:
+            self._at(regime.abandon_at, self._abandon)
+        self._at(regime.spread, self._close)
 
-    def _act(self) -> None:
-        while self._may_send() and (request := self.machine.step(self.now)) is not None:
-            self.on_the_road += 1
-            if isinstance(request, ListRequest):
-                self._list()
-            else:
-                self._put(request)
+    def _entry(self, number: int) -> Entry:
+        rng = self.rng
+        key = f"key-{rng.randrange(self.regime.keys)}"
+        # A key is both together: what shares only one of them has no order.
+        explicit = rng.choice((None, None, 7, MAX_HASH_KEY // 3, MAX_HASH_KEY))
+        size = rng.choice((0, 10, 20, 30, 60, 300))
+        data = b"%d:" % number + b"x" * size
+        if rng.random() < self.regime.nested:
+            builder = AggregateBuilder(max_bytes=1_000)
+            builder.try_add("inner", data)
+            data = builder.build()
+        entry = Entry(number, (key, explicit), data, rng.random() < self.regime.poison)
+        self._by_data[data] = entry
+        return entry
+
+    def _at(self, when: float, event: Callable[[], None]) -> None:
+        self._ticks += 1
+        heapq.heappush(self._agenda, (when, self._ticks, event))
+
+    def _say(self, *what: object) -> None:
+        if self._log is not None:
+            self._log(f"{self.now:9.4f} {' '.join(map(str, what))}")
+
+    # What the shell does.
+
+    def _act(self, *, woken: bool = False) -> None:
+        """Ask the machine for everything that is to be done now."""
+        if not (self._dirty or woken):
+            return
+        did = False
+        while True:
+            while (request := self.machine.step(self.clock)) is not None:
+                did = True
+                if isinstance(request, ListRequest):
+                    self._list()
+                else:
+                    self._put(request)
+            did = self._collect() or did
+            if not self._let_in():
+                break
+        self._dirty = False
+        self._wake = self.machine.wake_at()
+        if woken and not did and self._wake is not None and self._wake <= self.clock:
+            raise BrokenError(f"a hot loop: woken at {self.clock} for nothing, and again at once")
+
+    def _let_in(self) -> bool:
+        """Hand over what has arrived, as far as there is room; say whether to ask the machine."""
+        changed = False
+        while self._arriving and self.machine.buffered_records < self.regime.room:
+            changed = self._accept(self._arriving.popleft()) or changed
+        if changed and self._closing:
+            self._flush()
+        return changed
+
+    def _accept(self, entry: Entry) -> bool:
+        (key, explicit), data = entry.key, entry.data
+        size = record_bytes(key, data)
+        item = Item(
+            *(key, data, explicit, f"id-{entry.number}"),
+            accepted_at=self.clock,
+            hash_key=entry.place,
+            size=size,
+            ticket=entry,
+        )
+        self.entries.append(entry)
+        self._ticks += 1
+        entry.accepted, entry.accepted_at, entry.ahead = self._ticks, self.clock, self._buffered
+        self._buffered += 1
+        self._buffered_bytes += size
+        self._say("accept", entry, entry.key, "poison" if entry.poison else "")
+        before = self.machine.wake_at()
+        if self.machine.accept(item, now=self.clock):
+            return True
+        after = self.machine.wake_at()
+        if after is not None and (before is None or after < before):
+            raise BrokenError(f"accept did not say that it must be woken at {after}, not {before}")
+        return self._closing  # The last ones are flushed.
+
+    def _collect(self) -> bool:
+        """Take what the machine has settled, and hold its counters to account."""
+        settled = self.machine.take_settled()
+        for item, result in settled:
+            entry: Entry = item.ticket
+            self._say("settle", entry, result)
+            if entry.result is not None:
+                raise BrokenError(f"record {entry.number} is settled twice")
+            if isinstance(result, DeliveryError) and entry.on_the_road and not self.abandoned:
+                raise BrokenError(f"record {entry.number} is given up on the road: {result}")
+            self._ticks += 1
+            entry.settled, entry.settled_at, entry.result = self._ticks, self.clock, result
+            entry.unanswered = entry.on_the_road > 0
+            self._buffered -= 1
+            self._buffered_bytes -= item.size
+        counted = (self.machine.buffered_records, self.machine.buffered_bytes)
+        if counted != (self._buffered, self._buffered_bytes):
+            raise BrokenError(f"it counts {counted} and holds {self._buffered} records")
+        most = self._buffered + self._on_the_road + self.stream.most_open
+        if self.machine.held() > most:
+            raise BrokenError(f"it keeps {self.machine.held()} objects; {most} are in use")
+        return bool(settled)
+
+    def _arrive(self, crowd: list[Entry]) -> None:
+        if not self.abandoned:
+            self._arriving += crowd
+            self._dirty = self._let_in() or self._dirty
+
+    def _flush(self) -> None:
+        self._say("flush")
+        self.machine.flush()
+        self._dirty = True
+        for entry in self.entries:
+            if entry.flushed_at is None:
+                entry.flushed_at = self.clock
+
+    def _close(self) -> None:
+        self._closing = True
+        self._flush()
+
+    def _abandon(self) -> None:
+        self._say("abandon")
+        self.abandoned = True
+        self._arriving.clear()
+        self.machine.abandon("ProducerClosed", "it took too long")
         self._collect()
+        if self._buffered:
+            raise BrokenError(f"{self._buffered} records were not abandoned")
+        self._dirty = True
 
-    def _collect(self) -> None:
-        for each in self.machine.take_settled():
-            if each.item.number in self.settled:
-                raise BrokenError(f"record {each.item.number} is settled twice")
-            self.settled[each.item.number] = each.result
-
-    def _at(self, when: float, event: Callable[[], object]) -> None:
-        self.entries += 1
-        heapq.heappush(self.agenda, (when, self.entries, event))
-
-    def _accept(self, number: int) -> None:
-        key = f"key-{self.rng.randrange(self.regime.keys)}"
-        # The explicit hash key belongs to the key, so that both together are one key.
-        place = int(key.removeprefix("key-"))
-        explicit = None if place % 3 else place * (MAX_HASH_KEY // self.regime.keys)
-        if self.rng.random() < 0.02:
-            data = b"%d:" % number + b"x" * 300  # larger than an aggregate may be
-        else:
-            data = b"%d:" % number + b"x" * self.rng.randrange(60)
-        accepted, _ = self.machine.accept(key, data, explicit, None, now=self.now)
-        self.accepted[accepted] = (key, explicit, data)
+    # What the world does.
 
     def _reshard(self) -> None:
-        self.stream.reshard(self.rng, self.now)
+        self._say("reshard")
+        self.stream.reshard(self.now)
+
+    def _sleep(self) -> None:
+        self._skew += self.rng.uniform(30, 600)
+        self.clock = self.now + self._skew
+        self._say("the machine has slept")
 
     def _list(self) -> None:
-        fails = self.rng.random() < self.regime.list_fails
-        asked = max(0.0, self.now - self.regime.stale_for)
-        shards: ShardMap | Failure = UNREACHABLE if fails else self.stream.listed(asked)
+        self.lists += 1
+        if self._listing:
+            raise BrokenError("the shards are listed twice at once")
+        self._listing = True
+        self._at(self.now + self._way() + self._way(), partial(self._listed, self._list_reply()))
 
-        def answer() -> None:
-            self.on_the_road -= 1
-            self.machine.shards_listed(shards, now=self.now)
+    def _list_reply(self) -> Listed | Failure:
+        regime, rng = self.regime, self.rng
+        if self._is_in(regime.dead):
+            return UNREACHABLE
+        if self._is_in(regime.denied):
+            return DENIED
+        if rng.random() < regime.list_fails:
+            return rng.choice((UNREACHABLE, LIMITED))
+        shards: ShardMap
+        if rng.random() < regime.list_damaged:
+            shards = self.stream.damaged_list()
+        else:
+            shards = self.stream.listed(max(0.0, self.now - regime.stale_for))
+        return Listed(shards, self.now >= regime.auto_from, regime.max_record_bytes)
 
-        self._at(self.now + self.rng.uniform(0.005, 0.05), answer)
+    def _listed(self, reply: Listed | Failure) -> None:
+        self._say("listed", reply)
+        self._listing = False
+        self.machine.shards_listed(reply, now=self.clock)
+        self._dirty = True
 
     def _put(self, request: PutRequest) -> None:
-        if self.rng.random() < self.regime.refuse:
-            self._answer_at(self.now + 0.02, request, self.rng.choice([INTERNAL, UNREACHABLE]))
-            return
-        commit = self.now + self.rng.uniform(0.001, 0.05)
-        if self.rng.random() < self.regime.commit_late:
-            self._answer_at(self.now + 0.04, request, TIMEOUT)
-            self._at(commit + self.rng.uniform(0, 2), lambda: self._commit(request))
-            return
+        self.requests += 1
+        request.started_at = WALL + self.clock
+        self._on_the_road += 1
+        users = [user_records(record) for record in request.records]
+        if self._on_the_road > self.regime.settings.max_in_flight:
+            raise BrokenError(f"{self._on_the_road} requests are on the road")
+        check_request(self.regime, request.records, users)
+        packs = [[self._by_data[user.data] for user in each] for each in users]
+        self._say("put", packs)
+        for pack in packs:
+            for entry in pack:
+                entry.on_the_road += 1
+        self._travel(Trip(request, packs, self.clock))
 
-        def commit_and_answer() -> None:
-            reply: list[Stored | Failure] | Failure = self._commit(request)
-            if self.rng.random() < self.regime.lose_answer:
-                reply = TIMEOUT
-            self._answer_at(self.now + self.rng.uniform(0.001, 0.05), request, reply)
+    def _travel(self, trip: Trip) -> None:
+        regime, rng = self.regime, self.rng
+        there, back = self._way(), self._way()
+        reply: Failure | None = None
+        if self._is_in(regime.dead):
+            reply = UNREACHABLE
+        elif self._is_in(regime.denied):
+            reply = DENIED
+        elif any(entry.poison for pack in trip.packs for entry in pack):
+            reply = INVALID
+        elif rng.random() < regime.refuse:
+            reply = rng.choice((INTERNAL, UNREACHABLE))
+        elif rng.random() < regime.commit_late:
+            reply = TIMEOUT
+            late = self.now + there + back + rng.uniform(0, 2)
+            self._at(late, lambda: self._say("late", trip.packs, self._commit(trip)))
+        if reply is not None:
+            self._at(self.now + there + back, partial(self._answer, trip, reply))
+        else:
+            self._at(self.now + there, partial(self._commit_and_answer, trip, back))
 
-        self._at(commit, commit_and_answer)
+    def _commit_and_answer(self, trip: Trip, back: float) -> None:
+        reply: Reply = self._commit(trip)
+        if self.rng.random() < self.regime.lose_answer:
+            reply = TIMEOUT
+        self._at(self.now + back, partial(self._answer, trip, reply))
 
-    def _commit(self, request: PutRequest) -> list[Stored | Failure]:
+    def _commit(self, trip: Trip) -> list[Stored | Failure]:
         # PutRecords orders nothing within a request.
-        results: dict[int, Stored | Failure] = {}
-        for at in self.rng.sample(range(len(request.records)), len(request.records)):
-            throttled = self.rng.random() < self.regime.throttle
-            results[at] = THROTTLED if throttled else self.stream.put(request.records[at])
-        return [results[at] for at in range(len(request.records))]
+        rng, regime, records = self.rng, self.regime, trip.request.records
+        results: list[Stored | Failure] = [THROTTLED] * len(records)
+        for at in rng.sample(range(len(records)), len(records)):
+            if rng.random() < regime.fail:
+                results[at] = INTERNAL
+            elif rng.random() >= regime.throttle:
+                results[at] = self.stream.put(records[at], self.now)
+        return results
 
-    def _answer_at(
-        self, when: float, request: PutRequest, reply: list[Stored | Failure] | Failure
-    ) -> None:
-        def answer() -> None:
-            self.on_the_road -= 1
-            self.machine.put_answered(request, reply, now=self.now)
+    def _answer(self, trip: Trip, reply: Reply) -> None:
+        self._say("answer", trip.packs, reply)
+        self._on_the_road -= 1
+        self._dirty = True
+        sent = Sent(WALL + trip.started, self.clock - trip.started)
+        results = [reply] * len(trip.packs) if isinstance(reply, Failure) else reply
+        for pack, result in zip(trip.packs, results, strict=True):
+            code = result.code if isinstance(result, Failure) else None
+            for entry in pack:
+                entry.on_the_road -= 1
+                if entry.result is None:
+                    entry.attempts.append((*sent, code))
+        self.machine.put_answered(trip.request, reply, now=self.clock, sent=sent)
+        lost = reply is DENIED or (reply is INVALID and sum(map(len, trip.packs)) == 1)
+        if lost:
+            self._collect()
+            if any(entry.result is None for pack in trip.packs for entry in pack):
+                raise BrokenError(f"what failed for good ({reply!r}) is not given up at once")
 
-        self._at(when, answer)
+    def _way(self) -> float:
+        return self.rng.uniform(0.001, self.regime.latency)
 
-
-def check(world: World) -> None:
-    """Hold a finished run to the promises.
-
-    Raises:
-        BrokenError: with what does not hold.
-    """
-    if missing := world.accepted.keys() - world.settled.keys():
-        raise BrokenError(f"never settled: {sorted(missing)}")
-    if world.machine.buffered_records or world.machine.buffered_bytes:
-        raise BrokenError("the buffer is not empty")
-    for number, result in world.settled.items():
-        if isinstance(result, PutResult):
-            _check_confirmed(world, number, result)
-        elif world.regime.max_record_age is None:
-            raise BrokenError(f"record {number} was given up in a world that only delays: {result}")
-    _check_order(world)
-    if not world.regime.reshards and world.regime.max_record_age is None:
-        _check_same_bytes(world)
-
-
-def _user_records(record: Record) -> list[UserRecord]:
-    # KCL and we: what is no aggregate is a user record itself.
-    return decode(record.data) or [
-        UserRecord(record.partition_key, record.data, record.explicit_hash_key)
-    ]
-
-
-def _check_confirmed(world: World, number: int, result: PutResult) -> None:
-    key, explicit, data = world.accepted[number]
-    record = world.stream.held[result.shard_id][int(result.sequence_number)]
-    users = _user_records(record)
-    found = users[result.sub_sequence_number]
-    if (found.partition_key, found.data) != (key, data):
-        raise BrokenError(f"record {number} is not where its result says")
-    if len(users) > 1 and found.explicit_hash_key != explicit:
-        raise BrokenError(f"record {number} lost its explicit hash key")
-    shard = next(s for s in world.stream.shards if s.shard_id == result.shard_id)
-    if strangers := [user for user in users if not shard.covers(user.hash_key)]:
-        raise BrokenError(
-            f"record {number} is confirmed beside {len(strangers)} KCL would not take"
-        )
-
-
-def _check_order(world: World) -> None:
-    """First occurrences of confirmed records, as KCL hands them out, follow the order of put."""
-    confirmed = {
-        world.accepted[number][2]: (world.accepted[number][0], number)
-        for number, result in world.settled.items()
-        if isinstance(result, PutResult)
-    }
-    last: dict[str, int] = defaultdict(int)
-    seen: set[bytes] = set()
-    # Shards are numbered in the order of their making, so parents come before children.
-    for shard in world.stream.shards:
-        for record in world.stream.held[shard.shard_id]:
-            users = _user_records(record)
-            if not all(shard.covers(user.hash_key) for user in users):
-                continue
-            for user in users:
-                if user.data in seen or user.data not in confirmed:
-                    continue
-                seen.add(user.data)
-                key, number = confirmed[user.data]
-                if number < last[key]:
-                    raise BrokenError(f"{key}: record {number} came after record {last[key]}")
-                last[key] = number
-
-
-def _check_same_bytes(world: World) -> None:
-    """Without a reshard, what is sent again is the same record to the byte."""
-    record_of: dict[bytes, Record] = {}
-    for records in world.stream.held.values():
-        for record in records:
-            for user in _user_records(record):
-                if record_of.setdefault(user.data, record) != record:
-                    raise BrokenError(f"{user.data[:10]!r} was packed anew to be sent again")
+    def _is_in(self, window: Window | None) -> bool:
+        return window is not None and window[0] <= self.now < window[1]

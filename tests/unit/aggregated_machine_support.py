@@ -1,16 +1,21 @@
-"""What the tests of the machine share: shards, answers, and time by hand."""
+"""What the tests of the machine share: shards, records, answers, and time by hand."""
 
 import random
 from typing import Any
 
 from producers.aggregated.machine import ListRequest, Machine, PutRequest
-from producers.aggregated.values import Settings
+from producers.aggregated.values import Item, Listed, PutResult, Sent, Settings
+from producers.errors import DeliveryError
 from producers.put_records import Failure, Stored
-from records.limits import MAX_HASH_KEY
-from records.partition import Shard, ShardMap
+from records.aggregation import decode
+from records.limits import MAX_HASH_KEY, record_bytes
+from records.partition import Shard, ShardMap, hash_key
 
 SLOW = Failure("ProvisionedThroughputExceededException", "slow down", retriable=True)
+LOST = Failure("ReadTimeoutError", "no answer", retriable=True)
 DENIED = Failure("AccessDeniedException", "no", retriable=False)
+REFUSED = Failure("InvalidArgumentException", "one of them is bad", retriable=False)
+GONE = Failure("ResourceNotFoundException", "no such stream", retriable=False)
 
 
 def shard_map(shards: int, *, first_id: int = 0, closed: tuple[Shard, ...] = ()) -> ShardMap:
@@ -20,16 +25,29 @@ def shard_map(shards: int, *, first_id: int = 0, closed: tuple[Shard, ...] = ())
     return ShardMap([*closed, *made])
 
 
-def machine_with(shards: int = 1, **options: Any) -> Machine:
-    machine = Machine(Settings(**options), rng=random.Random(1))
-    machine.accept("first", b"x", 0, None, now=0.0)
+def new_machine(**options: Any) -> Machine:
+    return Machine(Settings(**options), rng=random.Random(1))
+
+
+def machine_with(shards: int = 1, *, auto: bool = False, **options: Any) -> Machine:
+    """Return a machine that knows its shards, and holds nothing."""
+    machine = new_machine(**options)
+    machine.want_maximum()
     assert machine.step(0.0) == ListRequest()
-    machine.shards_listed(shard_map(shards), now=0.0)
-    machine.flush()
-    answer(machine, sent(machine, 0.0), 0.0)
-    machine.take_settled()
-    assert machine.buffered_records == machine.buffered_bytes == 0
+    machine.shards_listed(Listed(shard_map(shards), auto=auto), now=0.0)
     return machine
+
+
+def item(data: bytes, key: str = "k", *, place: int | None = None, at: float = 0.0) -> Item:
+    hashed = hash_key(key) if place is None else place
+    size = record_bytes(key, data)
+    return Item(key, data, place, None, accepted_at=at, hash_key=hashed, size=size)
+
+
+def accept(
+    machine: Machine, data: bytes, now: float, key: str = "k", *, place: int | None = None
+) -> bool:
+    return machine.accept(item(data, key, place=place, at=now), now=now)
 
 
 def sent(machine: Machine, now: float) -> PutRequest:
@@ -38,10 +56,64 @@ def sent(machine: Machine, now: float) -> PutRequest:
     return request
 
 
+def nothing(machine: Machine, now: float) -> None:
+    assert machine.step(now) is None
+
+
+def idle(machine: Machine, now: float) -> None:
+    """There is nothing to do, and nothing to wait for.
+
+    It may be woken once more for a record that was settled in time.
+    """
+    nothing(machine, now)
+    if (wake := machine.wake_at()) is not None:
+        nothing(machine, wake)
+    assert machine.wake_at() is None
+
+
+def shards_of(request: PutRequest) -> list[str]:
+    return [lane.shard.shard_id for lane, _ in request.packs]
+
+
+def inside(request: PutRequest) -> list[list[bytes]]:
+    """Return the data of the user records, by Kinesis record."""
+    return [
+        [user.data for user in decode(record.data) or ()] or [record.data]
+        for record in request.records
+    ]
+
+
+def reply(machine: Machine, request: PutRequest, now: float, *results: Stored | Failure) -> None:
+    machine.put_answered(request, [*results], now=now, sent=Sent(now, 0.5))
+
+
+def refuse(machine: Machine, request: PutRequest, now: float, failure: Failure) -> None:
+    machine.put_answered(request, failure, now=now, sent=Sent(now, 0.5))
+
+
 def answer(machine: Machine, request: PutRequest, now: float) -> None:
-    stored = [Stored(lane.shard.shard_id, f"{now}") for lane in request.lanes]
-    machine.put_answered(request, [*stored], now=now)
+    """Say that all of it is stored where it was meant to be."""
+    reply(machine, request, now, *(Stored(each, f"{now}") for each in shards_of(request)))
 
 
-def accept(machine: Machine, data: bytes, now: float, key: str = "k") -> None:
-    machine.accept(key, data, None, None, now=now)
+def lists(machine: Machine, now: float, shards: ShardMap, *, auto: bool = False) -> None:
+    assert machine.step(now) == ListRequest()
+    machine.shards_listed(Listed(shards, auto=auto), now=now)
+
+
+def fates(machine: Machine) -> dict[bytes, str]:
+    """Return what was settled since the last call: the shard it is on, or why it is given up."""
+    return {
+        item.data: result.shard_id if isinstance(result, PutResult) else result.error_code
+        for item, result in machine.take_settled()
+    }
+
+
+def errors(machine: Machine) -> list[DeliveryError]:
+    results = [result for _, result in machine.take_settled()]
+    assert all(isinstance(result, DeliveryError) for result in results)
+    return results  # type: ignore[return-value]
+
+
+def codes(error: DeliveryError | PutResult) -> list[str | None]:
+    return [attempt.error_code for attempt in error.attempts]

@@ -10,11 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MAY_IMPORT = {
     "records": set[str](),
+    "wire": set(),
     "producers": {"records"},
     "consumers": {"records"},
     "iot": {"records", "producers"},
     "infra": {"records"},
-    "kit": {"records", "producers", "consumers", "iot", "infra"},
+    "kit": {"records", "wire", "producers", "consumers", "iot", "infra"},
 }
 ROOMS = set(MAY_IMPORT)
 

@@ -1,0 +1,42 @@
+"""At the interpreter's exit: producers that nobody closed are closed."""
+
+import atexit
+import time
+import weakref
+from typing import Final, Protocol
+
+# How long an exit may take for all of them; what is not sent by then is dead-lettered.
+EXIT_SECONDS: Final = 5.0
+
+
+class Closable(Protocol):
+    """What is closed at the end."""
+
+    def close(self, deadline: float) -> None:
+        """Come to an end within `deadline` seconds."""
+
+
+_open: "weakref.WeakSet[Closable]" = weakref.WeakSet()
+
+
+def close_at_exit(producer: Closable) -> None:
+    """Have a producer closed at the interpreter's exit, unless it is gone by then.
+
+    Its threads are daemons, so they live until after that. A process that is killed, or ends with
+    `os._exit`, closes nothing.
+    """
+    _open.add(producer)
+
+
+def forget(producer: Closable) -> None:
+    """Leave a producer alone at the exit, since it is closed."""
+    _open.discard(producer)
+
+
+def _close_all() -> None:
+    until = time.monotonic() + EXIT_SECONDS
+    for producer in [*_open]:
+        producer.close(max(0.0, until - time.monotonic()))
+
+
+atexit.register(_close_all)

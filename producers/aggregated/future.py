@@ -1,0 +1,84 @@
+"""The future of a record: one of `concurrent.futures`, and light, for there is one for each."""
+
+import threading
+from concurrent.futures import Future
+from typing import Any, Final
+
+from producers.aggregated.values import PutResult
+
+_PENDING: Final = "PENDING"
+_FINISHED: Final = "FINISHED"
+# Held for an instant only: while a condition is made, or a future ends that has none.
+_lock: Final = threading.Lock()
+
+
+class _MadeWhenNeeded:
+    """Makes the condition of a future, and its lists, for the first who waits for it."""
+
+    def __get__(self, future: "PutFuture", _owner: type) -> threading.Condition:
+        with _lock:
+            made = future.__dict__.get("_condition")
+            if made is None:
+                future._waiters = []  # noqa: SLF001 - of our own class
+                future._done_callbacks = []  # noqa: SLF001
+                made = future.__dict__["_condition"] = threading.Condition()
+            return made
+
+
+class PutFuture(Future[PutResult]):
+    """Gives the record's `PutResult`, or raises its `DeliveryError`. It cannot be cancelled.
+
+    A `Future` makes a condition with a lock, and two lists, as soon as it is made. That takes more
+    time and memory than all else that a producer does for a small record, and few futures are ever
+    waited for by themselves. This one makes them for the first who does; the rest is the base's.
+    """
+
+    _state: str = _PENDING
+    _result: Any = None
+    _exception: Any = None
+    _waiters: Any = ()
+    _done_callbacks: Any = ()
+    _condition: Any = _MadeWhenNeeded()
+
+    def __init__(self) -> None:  # The base class makes what is made later here.
+        pass
+
+    def cancel(self) -> bool:
+        """Return False: a record that was taken is sent."""
+        return False
+
+    def done(self) -> bool:
+        """Whether the record is settled."""
+        return self._state == _FINISHED
+
+    def result(self, timeout: float | None = None) -> PutResult:
+        """Return where the record is; see `concurrent.futures.Future.result`.
+
+        Raises:
+            DeliveryError: it was given up.
+            TimeoutError: it is not settled within `timeout` seconds.
+        """
+        if self._state == _FINISHED and self._exception is None:
+            result: PutResult = self._result
+            return result
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return why the record was given up, or None; see `concurrent.futures.Future.exception`.
+
+        Raises:
+            TimeoutError: it is not settled within `timeout` seconds.
+        """
+        if self._state != _FINISHED:
+            return super().exception(timeout)
+        error: BaseException | None = self._exception
+        return error
+
+    def confirm(self, result: PutResult) -> None:
+        """End it; whoever waits or asked to be called is told."""
+        with _lock:
+            if "_condition" not in self.__dict__:
+                self._result = result
+                self._state = _FINISHED
+                return
+        self.set_result(result)

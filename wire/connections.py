@@ -1,0 +1,203 @@
+"""Kept HTTP/1.1 connections: a request goes out once, and an answer or an exception comes back."""
+
+import os
+import ssl
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from botocore import exceptions as sdk
+from botocore.httpsession import create_urllib3_context, get_cert_path
+from urllib3.util import wait_for_read
+
+Place = tuple[str, str, int | None]
+
+
+class Answer(NamedTuple):
+    """An answer as it came; headers have names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connections:
+    """A pool of connections to any number of hosts. Safe between threads, and after a fork.
+
+    Args:
+        connect_timeout: Seconds to connect, and for TLS to be agreed on.
+        read_timeout: Seconds that the other side may be silent.
+        max_idle: How many unused connections to one host are kept.
+        verify: Whether the certificate is checked; a path names other authorities than botocore's.
+        client_cert: The path of a certificate with its key, or the paths of both.
+        socket_options: Arguments for `setsockopt`.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        max_idle: int,
+        verify: bool | str,
+        client_cert: str | tuple[str, str] | None,
+        socket_options: Sequence[tuple[int, int, int]],
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._max_idle = max_idle
+        self._verify = verify
+        self._client_cert = client_cert
+        self._socket_options = socket_options
+        self._tls: ssl.SSLContext | None = None
+        self._idle: dict[Place, deque[HTTPConnection]] = {}
+        self._process_id = os.getpid()
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Send a request, once, and return the answer.
+
+        Raises:
+            EndpointConnectionError, ConnectTimeoutError, SSLError: there is no connection, so
+                nothing was sent.
+            ReadTimeoutError, ConnectionClosedError, HTTPClientError: the request may have been
+                carried out.
+        """
+        target = urlsplit(url)
+        place = (target.scheme, target.hostname or "", target.port)
+        connection = self._kept(place) or self._connect(url, target)
+        done = False
+        try:
+            answer = _exchange(connection, target, headers, body)
+            done = True
+        except Exception as error:
+            raise _unanswered(error, url) from error
+        finally:
+            if not done:  # Ctrl-C too leaves half an exchange behind
+                connection.close()
+        if connection.sock is not None:  # it is None after an answer that says so
+            self._keep(place, connection)
+        return answer
+
+    def close(self) -> None:
+        """Close what is not in use."""
+        for kept in list(self._idle.values()):
+            with suppress(IndexError):  # there are no more
+                while True:
+                    kept.pop().close()
+
+    def _kept(self, place: Place) -> HTTPConnection | None:
+        """Take the connection that was used last, of those that the server has not closed."""
+        if self._process_id != os.getpid():
+            # They belong to the parent; closing a copy tells the server nothing.
+            self.close()
+            self._process_id = os.getpid()
+        kept = self._idle.get(place)
+        while kept:
+            try:
+                connection = kept.pop()
+            except IndexError:  # another thread was faster
+                break
+            # Before a request there is nothing to read but the end.
+            if not wait_for_read(connection.sock, timeout=0):
+                return connection
+            connection.close()
+        return None
+
+    def _keep(self, place: Place, connection: HTTPConnection) -> None:
+        kept = self._idle.setdefault(place, deque())
+        if len(kept) < self._max_idle:
+            kept.append(connection)
+        else:
+            connection.close()
+
+    def _connect(self, url: str, target: SplitResult) -> HTTPConnection:
+        options: dict[str, Any] = {"port": target.port, "timeout": self._connect_timeout}
+        if target.scheme == "https":
+            options["context"] = self._tls_context(url)
+            connection: HTTPConnection = HTTPSConnection(target.hostname or "", **options)
+        else:
+            connection = HTTPConnection(target.hostname or "", **options)
+        done = False
+        try:
+            connection.connect()
+            for option in self._socket_options:
+                connection.sock.setsockopt(*option)
+            connection.sock.settimeout(self._read_timeout)
+            done = True
+        except Exception as error:
+            raise _not_connected(error, url) from error
+        finally:
+            if not done:
+                connection.close()
+        return connection
+
+    def _tls_context(self, url: str) -> ssl.SSLContext:
+        # Reading the authorities takes tens of milliseconds, so it is done once; threads that are
+        # the first at the same time each do it. A lock could be held by another thread at a fork.
+        if self._tls is None:
+            try:
+                self._tls = _tls_context(verify=self._verify, client_cert=self._client_cert)
+            except OSError as error:  # no such file, or not what it should be
+                raise sdk.SSLError(endpoint_url=url, error=error) from error
+        return self._tls
+
+
+def _exchange(
+    connection: HTTPConnection, target: SplitResult, headers: Mapping[str, str], body: bytes
+) -> Answer:
+    path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+    cut_short = False
+    try:
+        connection.request("POST", path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server may refuse a request before it has read all of it, and its answer counts.
+        cut_short = True
+    response = connection.getresponse()
+    content = response.read()
+    if cut_short:
+        connection.close()
+    received: dict[str, str] = {}
+    for name, value in response.headers.items():
+        lower = name.lower()
+        received[lower] = f"{received[lower]}, {value}" if lower in received else value
+    return Answer(response.status, received, content)
+
+
+def _tls_context(
+    *, verify: bool | str, client_cert: str | tuple[str, str] | None
+) -> ssl.SSLContext:
+    context: ssl.SSLContext = create_urllib3_context()  # the one that botocore starts from
+    if verify:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = True
+        authorities: Any = get_cert_path(verify)  # type: ignore[arg-type] # a path too
+        context.load_verify_locations(authorities)
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if isinstance(client_cert, str):
+        context.load_cert_chain(client_cert)
+    elif client_cert is not None:
+        context.load_cert_chain(*client_cert)
+    return context
+
+
+def _not_connected(error: Exception, url: str) -> sdk.BotoCoreError:
+    if isinstance(error, ssl.SSLError):
+        return sdk.SSLError(endpoint_url=url, error=error)
+    if isinstance(error, TimeoutError):
+        return sdk.ConnectTimeoutError(endpoint_url=url, error=error)
+    return sdk.EndpointConnectionError(endpoint_url=url, error=error)
+
+
+def _unanswered(error: Exception, url: str) -> sdk.BotoCoreError:
+    if isinstance(error, ssl.SSLError):
+        return sdk.SSLError(endpoint_url=url, error=error)
+    if isinstance(error, TimeoutError):
+        return sdk.ReadTimeoutError(endpoint_url=url, error=error)
+    if isinstance(error, OSError | HTTPException):
+        return sdk.ConnectionClosedError(endpoint_url=url, error=error)
+    return sdk.HTTPClientError(error=error)
