@@ -32,7 +32,7 @@ KPL_SETTINGS: Final = ("AggregationEnabled=true", "RateLimit=1000000")
 KPL_OUTSTANDING: Final = "20000"
 KPL_BUILD_SECONDS: Final = 300
 
-ANSWER_SECONDS: Final = 180.0
+ANSWER_SECONDS: Final = 600.0
 END_SECONDS: Final = 10.0
 
 

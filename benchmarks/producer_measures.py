@@ -32,6 +32,9 @@ SLOW_MS: Final = 15.0
 LOAD: Final = 0.1
 """The part of the greatest rate at which latency is measured."""
 
+LONG: Final = 20
+"""Turns that make a long run: after a quarter of it the heap has found its size."""
+
 WARM_TURNS: Final = 6
 _BETTER: Final = 1.05
 
@@ -161,7 +164,7 @@ def memory(field_: Field, effort: Effort, figures: Figures) -> None:
     """Measure what memory is held after a quarter of a long run, and at its end."""
     with there(field_, OURS), field_.contender(OURS) as taker:
         rate = 1 / measured(taker, effort).wall
-        done = taker.do(count=max(CHUNK, round(rate * effort.seconds * 8))).done
+        done = taker.do(count=max(CHUNK, round(rate * effort.seconds * LONG))).done
         quarter, end = done.resident_mib
         figures.results["memory"] = {
             "records": done.confirmed,

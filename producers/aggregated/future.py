@@ -1,6 +1,7 @@
 """The future of a record: one of `concurrent.futures`, and light, for there is one for each."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ class _MadeWhenNeeded:
             made = future.__dict__.get("_condition")
             if made is None:
                 future._waiters = []  # noqa: SLF001 - of our own class
-                future._done_callbacks = []  # noqa: SLF001
+                future._done_callbacks = [*future._done_callbacks]  # noqa: SLF001
                 made = future.__dict__["_condition"] = threading.Condition()
             return made
 
@@ -77,8 +78,19 @@ class PutFuture(Future[PutResult]):
     def confirm(self, result: PutResult) -> None:
         """End it; whoever waits or asked to be called is told."""
         with _lock:
-            if "_condition" not in self.__dict__:
+            light = "_condition" not in self.__dict__
+            if light:
                 self._result = result
                 self._state = _FINISHED
+        if not light:
+            self.set_result(result)
+        elif self._done_callbacks:
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # of the base class
+
+    def add_done_callback(self, fn: Callable[[Future[PutResult]], object]) -> None:
+        """Have `fn` called with this future when it ends, or now if it has ended."""
+        with _lock:
+            if self._state != _FINISHED and "_condition" not in self.__dict__:
+                self._done_callbacks = (*self._done_callbacks, fn)
                 return
-        self.set_result(result)
+        super().add_done_callback(fn)

@@ -83,6 +83,8 @@ class Machine:
         max_record_bytes: int | None = None,
     ) -> None:
         self._settings = settings
+        age = settings.max_record_age
+        self._linger = settings.linger if age is None else min(settings.linger, age / 2)
         self._rng = rng
         self._metrics = metrics or Metrics()
         self._router = Router(settings, rng, max_record_bytes)
@@ -101,7 +103,7 @@ class Machine:
         self.ledger.bytes += item.size
         if self._expire_at == inf and self._settings.max_record_age is not None:
             self._expire_at = now + self._settings.max_record_age
-        due_at = now + self._settings.linger
+        due_at = now + self._linger
         if not self._router.route(item, now=now, due_at=due_at):
             return False
         if self._router.unrouted:

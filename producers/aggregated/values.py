@@ -17,7 +17,8 @@ class Settings:
     """How the engine packs and sends, and for how long it tries.
 
     Args:
-        linger: Seconds that a record may wait for others to travel with.
+        linger: Seconds that a record may wait for others to travel with; never more than half of
+            `max_record_age`, or it would be too old before it is sent.
         aggregation: Whether records travel together; if not, each is a Kinesis record of its own.
         same_key: Whether only records of one key travel together: they cannot straddle a split.
         max_aggregate_bytes: The most an aggregate may count, its outer partition key included.
