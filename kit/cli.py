@@ -146,7 +146,8 @@ def put(
 ) -> None:
     """Put the lines of a file into a stream and say what became of each.
 
-    With --aggregate each travels as soon as it can be read, in order per key if there is one.
+    With --aggregate each travels as soon as it can be read, in order per key if there is one;
+    --linger, --max-age and --unordered go with it.
     """
     if not aggregate and (linger is not None or max_age is not None or unordered):
         raise typer.BadParameter("--linger, --max-age and --unordered need --aggregate")

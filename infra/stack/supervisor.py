@@ -57,6 +57,8 @@ def find_running(stack: str, state_dir: Path) -> Running | None:
         state = json.loads(_state_path(stack, state_dir).read_text())
     except FileNotFoundError:
         return None  # still starting, or already stopping
+    if state["pid"] != _locking_pid(_lock_path(stack, state_dir)):
+        return None  # left behind by one that was killed; who has the lock now is starting
     return Running(stack, state["pid"], Endpoints(**state["endpoints"]), log_dir(stack, state_dir))
 
 

@@ -147,7 +147,9 @@ def test_many_aggregates_on_the_road_at_a_split_have_the_shards_listed_once(
     dropped = [h for h in held if not h.users()]
     assert len(dropped) > 2
     assert gate.count("ListShards") == 2
-    assert max(len(put.attempts) for put in puts) == 2
+    # What failed for another reason, as on an engine under load, is none of this.
+    moved = [sum(a.error_code == "WrongShard" for a in put.attempts) for put in puts]
+    assert max(moved) == 1
 
 
 def test_after_a_merge_what_was_bound_for_its_parents_stands(

@@ -15,7 +15,7 @@ import pytest
 
 from infra.errors import AwsRefusedError, StackError
 from infra.stack import supervisor
-from infra.stack.supervisor import find_running
+from infra.stack.supervisor import _holding, find_running
 from kit import stacks
 from tests.support import alive, eventually
 
@@ -129,6 +129,19 @@ def test_what_a_killed_supervisor_leaves_behind_counts_for_nothing(kit: Kit):
     assert kit("up").returncode == 0
     assert kit("status").returncode == 0
     assert kit.pid() != running.pid
+
+
+def test_a_stack_that_is_starting_is_not_taken_for_the_one_that_was_killed(kit: Kit):
+    kit.state_dir.mkdir(parents=True)
+    state = {"pid": 1, "endpoints": {"aws": "x", "kinesis": "x", "mqtt_url": None}}
+    (kit.state_dir / "embedded.json").write_text(json.dumps(state))
+    lock = kit.state_dir / "embedded.lock"
+    lock.write_text("1\n")
+    with _holding(lock):
+        assert find_running("embedded", kit.state_dir) is None
+        state["pid"] = os.getpid()
+        (kit.state_dir / "embedded.json").write_text(json.dumps(state))
+        assert find_running("embedded", kit.state_dir) is not None
 
 
 def test_a_process_that_got_the_old_number_is_not_touched(kit: Kit):
