@@ -27,6 +27,7 @@ class Crew:
         calls: What the threads are away for.
         lock: The lock of the owner, too.
         settled: Called without the lock, with what has come to its end.
+        in_order: Whether `settled` is called by one thread at a time, in the order of the ends.
         tick: Called without the lock, every `tick_seconds`.
         name: What the threads are called.
         max_threads: How many there may be, the one that waits included.
@@ -39,6 +40,7 @@ class Crew:
         *,
         lock: threading.Lock,
         settled: Callable[[list[Settled]], None],
+        in_order: bool,
         tick: Callable[[], None] | None,
         tick_seconds: float,
         name: str,
@@ -51,6 +53,9 @@ class Crew:
         self.failed = False
         self._machine, self._calls, self._lock = machine, calls, lock
         self._on_settled = settled
+        self._in_order = in_order
+        self._settling = 0
+        self._settled = threading.Condition(lock)
         self._tick = tick
         self._tick_seconds = tick_seconds
         self._tick_at = inf if tick is None else clock() + tick_seconds
@@ -74,6 +79,29 @@ class Crew:
         self.stopping = True
         self._lead.notify_all()
         self._spare.notify_all()
+
+    def take_settled(self) -> list[Settled]:
+        """Return what is to be ended now, and be told by `ended` when it is; with the lock."""
+        if self._in_order and self._settling:
+            return []  # Whoever is at it comes back for more.
+        settled = self._machine.take_settled()
+        self._settling += bool(settled)
+        return settled
+
+    def end(self, settled: list[Settled]) -> None:
+        """End what `take_settled` gave; without the lock."""
+        if not settled:
+            return
+        try:
+            self._on_settled(settled)
+        finally:
+            with self._lock:
+                self._settling -= 1
+                self._settled.notify_all()
+
+    def wait_for_endings(self, timeout: float) -> None:
+        """Wait until nobody ends anything; with the lock."""
+        self._settled.wait_for(lambda: not self._settling, timeout)
 
     def is_own_thread(self) -> bool:
         """Whether the caller is called by this crew."""
@@ -105,8 +133,9 @@ class Crew:
             self.failed = True
             self._machine.abandon("ProducerFailed", "the producer stopped; its log says why")
             settled = self._machine.take_settled()
+            self._settling += bool(settled)
             self.stop()
-        self._on_settled(settled)
+        self.end(settled)
 
     def _turn(self) -> bool:
         """Wait for something to do, and do it; False when all is done."""
@@ -115,8 +144,7 @@ class Crew:
         if task is None:
             return False
         request, settled, ticks = task
-        if settled:
-            self._on_settled(settled)
+        self.end(settled)
         if ticks and self._tick is not None:
             self._tick()
         if isinstance(request, PutRequest):
@@ -137,10 +165,10 @@ class Crew:
         while True:
             now = self._clock()
             # One or the other: a request does not wait for the callbacks of what was settled.
-            settled = self._machine.take_settled()
+            settled = self.take_settled()
             request = None if settled else self._machine.step(now)
             if request is None and not settled:
-                settled = self._machine.take_settled()
+                settled = self.take_settled()
             ticks = now >= self._tick_at
             if ticks:
                 self._tick_at = now + self._tick_seconds

@@ -49,7 +49,8 @@ class AggregatingProducer:
     time. A record that is given up takes those with it that are buffered behind it on its key; what
     is put later starts a new line. What no producer can prevent: a request that timed out may be
     carried out late, so that a record comes once more, after younger ones, or comes although it was
-    given up. It carries the same record ID.
+    given up. It carries the same record ID. Futures end in order, too, and dead letters come in it;
+    so a callback must not wait for another record.
 
     Use it as a context manager. Safe to call from many threads. One producer serves one stream: the
     buffer's bounds, the limiter and the order belong to it. Its threads are daemons: at the
@@ -165,6 +166,7 @@ class AggregatingProducer:
             Calls(client, stream),
             lock=self._lock,
             settled=self._resolve,
+            in_order=ordered,
             tick=self._tell_metrics if on_metrics else None,
             tick_seconds=metrics_interval,
             name=f"put-{stream}",
@@ -312,9 +314,10 @@ class AggregatingProducer:
             self._endings.wait(self._endings.pending, deadline)
             message = f"the producer was closed and not done within {deadline:g} s"
             self._machine.abandon("ProducerClosed", message)
-            settled = self._machine.take_settled()
+            self._crew.wait_for_endings(_HANDOVER_SECONDS)
+            settled = self._crew.take_settled()
             self._crew.stop()
-        self._resolve(settled)
+        self._crew.end(settled)
         with self._lock:
             self._endings.wait(self._endings.pending, _HANDOVER_SECONDS)
         forget(self)

@@ -143,7 +143,9 @@ def test_nothing_there_is_one_clear_line_and_every_line_is_kept(
     cases = {"ResourceNotFoundException": None, "RecordExpired": closed_port()}
     for code, url in cases.items():
         name = unique("missing")
-        process = program(name, "-", "--max-age=1", f"--dead-letter={letters}", url=url)
+        # One key, so that the order counts.
+        options = ("--max-age=1", "--partition-key=k", f"--dead-letter={letters}")
+        process = program(name, "-", *options, url=url)
         out, error = process.communicate(b"\n".join(lines), timeout=60)
         assert process.returncode == 1
         assert out.decode().startswith(f"delivered 0 of 300 records to {name}; 300 kept in")
