@@ -318,7 +318,7 @@ def test_kit_put_draws_a_bar_on_a_terminal_and_only_there(
     name = stream()
     path = tmp_path / "lines"
     path.write_bytes(b"".join(b"%d\n" % n for n in range(1000)))
-    call = f"import sys; from kit.put import put; sys.exit(put({name!r}, {str(path)!r}))"
+    call = f"import sys; from kit.put import put; sys.exit(put({name!r}, {str(path)!r}, {{}}))"
     summary = f"delivered 1000 of 1000 records to {name}"
     command = [sys.executable, "-c", call]
     surroundings = environment_of(stack) | {"TERM": "xterm-256color"}
