@@ -34,6 +34,9 @@ class AsyncAggregatingProducer:
     lives for many loops, such as one `asyncio.run` for each call of a Lambda function, is wrapped
     anew in each loop and closed by whoever made it.
 
+    A record costs half as much CPU time again as `AggregatingProducer.put` alone, by `submit` or by
+    `put` in tasks that put many records; with a task for each record it costs three times as much.
+
     Room is given in the order of asking: records of a key that were put one after the other are
     taken in that order, even if all of them had to wait.
 

@@ -18,11 +18,12 @@ class _MadeWhenNeeded:
 
     def __get__(self, future: "PutFuture", _owner: type) -> threading.Condition:
         with _lock:
-            made = future.__dict__.get("_condition")
-            if made is None:
-                future._waiters = []  # noqa: SLF001 - of our own class
+            if not future._is_waited_for:  # noqa: SLF001 - of our own class
+                future._waiters = []  # noqa: SLF001
                 future._done_callbacks = [*future._done_callbacks]  # noqa: SLF001
-                made = future.__dict__["_condition"] = threading.Condition()
+                future.__dict__["_condition"] = threading.Condition()
+                future._is_waited_for = True  # noqa: SLF001
+            made: threading.Condition = future.__dict__["_condition"]
             return made
 
 
@@ -40,6 +41,8 @@ class PutFuture(Future[PutResult]):
     _waiters: Any = ()
     _done_callbacks: Any = ()
     _condition: Any = _MadeWhenNeeded()
+    # Rather than a look into `__dict__`, which would make one.
+    _is_waited_for = False
 
     def __init__(self) -> None:  # The base class makes what is made later here.
         pass
@@ -78,7 +81,7 @@ class PutFuture(Future[PutResult]):
     def confirm(self, result: PutResult) -> None:
         """End it; whoever waits or asked to be called is told."""
         with _lock:
-            light = "_condition" not in self.__dict__
+            light = not self._is_waited_for
             if light:
                 self._result = result
                 self._state = _FINISHED
@@ -90,7 +93,7 @@ class PutFuture(Future[PutResult]):
     def add_done_callback(self, fn: Callable[[Future[PutResult]], object]) -> None:
         """Have `fn` called with this future when it ends, or now if it has ended."""
         with _lock:
-            if self._state != _FINISHED and "_condition" not in self.__dict__:
+            if self._state != _FINISHED and not self._is_waited_for:
                 self._done_callbacks = (*self._done_callbacks, fn)
                 return
         super().add_done_callback(fn)

@@ -1,12 +1,9 @@
-"""`AsyncAggregatingProducer` against real engines: order, back-pressure, cancellation, loops."""
+"""`AsyncAggregatingProducer` against real engines: order, back-pressure, cancellation."""
 
 import asyncio
-import gc
-import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,12 +15,12 @@ from producers.errors import DeliveryError, ProducerClosedError
 from records.dead_letter import DeadLetter
 from records.errors import RecordError, RecordTooLarge
 from records.limits import MIB
+from tests.integration.aggregated_aio_support import counted, gate, stored, turns
 from tests.integration.aggregated_support import (
     Answer,
     Forward,
     all_failed,
     client_of,
-    closed_port,
     endpoint_of,
     read_back,
     tampering,
@@ -33,44 +30,6 @@ if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
 
 Streams = Callable[..., str]
-
-
-@contextmanager
-def gate(stack: Endpoints, held: str = "PutRecords") -> Iterator[tuple[str, threading.Event]]:
-    """Hold every call of an operation before the engine until the event is set."""
-    opened = threading.Event()
-
-    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
-        if operation == held:
-            opened.wait(60)
-        return forward(body)
-
-    with tampering(endpoint_of(stack), tamper) as url:
-        try:
-            yield url, opened
-        finally:
-            opened.set()
-
-
-def stored(kinesis: "KinesisClient", name: str) -> list[tuple[str, bytes]]:
-    return [(u.partition_key, u.data) for held in read_back(kinesis, name) for u in held.users()]
-
-
-def counted(producer: AggregatingProducer) -> list[None]:
-    """Note every call of put; return the notes."""
-    tries, put = list[None](), producer.put
-
-    def noted(*args: Any, **named: Any) -> Any:
-        tries.append(None)
-        return put(*args, **named)
-
-    producer.put = noted  # type: ignore[method-assign]
-    return tries
-
-
-async def turns(number: int) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 def test_ten_thousand_tasks_wake_the_loop_once_a_batch_and_each_gets_its_own_place(
@@ -108,7 +67,10 @@ def test_ten_thousand_tasks_wake_the_loop_once_a_batch_and_each_gets_its_own_pla
     assert wakes < 1_000
 
 
-def test_room_is_given_in_the_order_of_asking(kinesis: "KinesisClient", stream: Streams) -> None:
+@pytest.mark.parametrize(("room", "records"), [(7, 300), (1_200, 3_000)])
+def test_room_is_given_in_the_order_of_asking(
+    kinesis: "KinesisClient", stream: Streams, room: int, records: int
+) -> None:
     name, taken = stream(), []
 
     async def ask(producer: AsyncAggregatingProducer, at: int) -> PutResult:
@@ -118,14 +80,14 @@ def test_room_is_given_in_the_order_of_asking(kinesis: "KinesisClient", stream: 
 
     async def scenario() -> list[PutResult]:
         plain = AggregatingProducer(
-            kinesis, name, ordered=True, record_ids=False, linger=0, max_buffered_records=7
+            kinesis, name, ordered=True, record_ids=False, linger=0, max_buffered_records=room
         )
         async with AsyncAggregatingProducer(plain) as producer:
-            return await asyncio.gather(*(ask(producer, at) for at in range(300)))
+            return await asyncio.gather(*(ask(producer, at) for at in range(records)))
 
-    assert len(asyncio.run(scenario())) == 300
-    assert taken == list(range(300))
-    assert stored(kinesis, name) == [("k", b"%d" % at) for at in range(300)]
+    assert len(asyncio.run(scenario())) == records
+    assert taken == list(range(records))
+    assert stored(kinesis, name) == [("k", b"%d" % at) for at in range(records)]
 
 
 def test_a_late_asker_does_not_overtake_those_who_wait(
@@ -287,29 +249,6 @@ def test_after_a_flush_every_answer_is_there(kinesis: "KinesisClient", stream: S
     asyncio.run(scenario())
 
 
-def test_a_flush_that_is_cancelled_keeps_no_loop_from_ending(
-    stack: Endpoints, stream: Streams
-) -> None:
-    name = stream()
-
-    async def scenario(url: str) -> tuple[AggregatingProducer, bool]:
-        plain = AggregatingProducer(client_of(url), name, linger=0, max_record_age=None)
-        producer = AsyncAggregatingProducer(plain)
-        await producer.submit("k", b"x")
-        in_time = await producer.flush(0.01)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await producer.flush()
-        return plain, in_time
-
-    with gate(stack) as (url, opened):
-        plain, in_time = asyncio.run(scenario(url))
-        assert not in_time
-        assert not opened.is_set()
-        opened.set()
-        plain.close()
-
-
 @pytest.mark.filterwarnings("error")
 def test_close_under_full_throttle_ends_every_answer_and_turns_away_those_who_wait(
     stack: Endpoints, stream: Streams
@@ -336,65 +275,3 @@ def test_close_under_full_throttle_ends_every_answer_and_turns_away_those_who_wa
         ends = asyncio.run(scenario(url))
     assert ends == {DeliveryError.__name__: 50, ProducerClosedError.__name__: 30}
     assert len(letters) == 50
-
-
-def test_asyncio_complains_only_of_futures_that_the_caller_dropped() -> None:
-    complaints: list[str] = []
-
-    async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: complaints.append(context["message"])
-        )
-        plain = AggregatingProducer(client_of(closed_port()), "any", max_record_age=0.1)
-        async with AsyncAggregatingProducer(plain) as producer:
-            dropped = await producer.submit("k", b"dropped")
-            awaited = asyncio.create_task(producer.put("k", b"awaited"))
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await producer.put("k", b"cancelled")
-            with pytest.raises(DeliveryError):
-                await awaited
-            await producer.flush()
-        assert dropped.done()
-        del dropped, awaited
-        gc.collect()
-
-    asyncio.run(scenario())
-    assert complaints == ["Future exception was never retrieved"]
-
-
-def test_one_producer_serves_one_loop_after_the_other_and_outlives_those_that_end_early(
-    kinesis: "KinesisClient", stream: Streams, caplog: pytest.LogCaptureFixture
-) -> None:
-    name = stream()
-
-    async def drop(plain: AggregatingProducer, at: int) -> None:
-        await AsyncAggregatingProducer(plain).submit("k", b"dropped-%d" % at)
-
-    async def handler(plain: AggregatingProducer, at: int) -> PutResult:
-        return await AsyncAggregatingProducer(plain).put("k", b"%d" % at)
-
-    with (
-        caplog.at_level(logging.WARNING),
-        AggregatingProducer(kinesis, name, record_ids=False, linger=0.2) as plain,
-    ):
-        for at in range(3):
-            asyncio.run(drop(plain, at))
-            assert asyncio.run(handler(plain, at)).shard_id
-    assert not caplog.records
-    expected = Counter(data for at in range(3) for data in (b"dropped-%d" % at, b"%d" % at))
-    assert Counter(data for _, data in stored(kinesis, name)) == expected
-
-
-def test_a_front_is_of_one_loop(kinesis: "KinesisClient", stream: Streams) -> None:
-    async def front(plain: AggregatingProducer) -> AsyncAggregatingProducer:
-        return AsyncAggregatingProducer(plain)
-
-    name = stream()
-    with AggregatingProducer(kinesis, name) as plain:
-        with pytest.raises(RuntimeError, match="no running event loop"):
-            AsyncAggregatingProducer(plain)
-        producer = asyncio.run(front(plain))
-        with pytest.raises(RuntimeError, match="another event loop"):
-            asyncio.run(producer.put("k", b"x"))
-    assert not stored(kinesis, name)
