@@ -11,8 +11,10 @@ each kind of failure. Exit code 0 if all was delivered, 1 if not, 2 for bad usag
 
 What is guaranteed and what is not: at least once; every line read is delivered or reported. No
 order: `PutRecords` promises none, and what is sent again comes late. Duplicates are possible: a
-request that timed out may have been stored. A batch waits until it is full or the input ends; for
-a live feed, order per key, or many small records take `python -m producers.aggregated`.
+request that timed out may have been stored. A batch waits until it is full or the input ends.
+
+Which producer when: this for whole batches, `PutRecord` where somebody waits for one record, and
+`producers.aggregated` for many small ones, a live feed or order per key (docs/which-producer.md).
 
 What to change for production: the partition key (random by default), and add `--dead-letter`.
 """
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
 
 BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS = 0.1, 5.0
-# What may succeed later. Anything else never will, so trying again would only delay the news.
+# What may succeed later; trying anything else again would only delay the news.
 RETRIABLE_CODES = {
     *("ProvisionedThroughputExceededException", "LimitExceededException", "ThrottlingException"),
     *("KMSThrottlingException", "RequestTimeout", "InternalFailure", "ServiceUnavailable"),
