@@ -136,6 +136,13 @@ def test_a_record_lingers_no_longer_than_it_should() -> None:
     assert inside(sent(machine, 10.5)) == [[b"1", b"2"]]
 
 
+def test_a_record_does_not_linger_until_it_is_too_old() -> None:
+    machine = machine_with(linger=600.0, max_record_age=30.0)
+    accept(machine, b"1", 10.0)
+    assert machine.wake_at() == 25.0
+    assert inside(sent(machine, 25.0)) == [[b"1"]]
+
+
 @pytest.mark.parametrize("aggregation", [True, False])
 def test_a_full_pack_leaves_at_once_if_the_road_is_free(*, aggregation: bool) -> None:
     machine = machine_with(linger=5.0, max_aggregate_records=2, aggregation=aggregation)

@@ -1,0 +1,145 @@
+"""The light future behaves as one of `concurrent.futures`, however it is waited for."""
+
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, as_completed, wait
+
+import pytest
+
+from producers.aggregated.future import PutFuture
+from producers.aggregated.values import PutResult
+
+RESULT = PutResult("shard-0", "1", 0, (), None)
+
+
+@pytest.fixture
+def _hasty_threads() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_future_that_nobody_waited_for_gives_its_result() -> None:
+    future = PutFuture()
+    assert (future.done(), future.running(), future.cancelled()) == (False, False, False)
+    assert not future.cancel()
+    future.confirm(RESULT)
+    assert future.done()
+    assert future.result() is future.result(0) is RESULT
+    assert future.exception() is None
+    assert not future.cancel()
+
+
+def test_an_error_is_raised_and_returned() -> None:
+    future = PutFuture()
+    future.set_exception(LookupError("gone"))
+    assert isinstance(future.exception(0), LookupError)
+    with pytest.raises(LookupError, match="gone"):
+        future.result()
+
+
+def test_a_wait_that_is_too_long_times_out() -> None:
+    future = PutFuture()
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    with pytest.raises(TimeoutError):
+        future.exception(0)
+    future.confirm(RESULT)
+    assert future.result(0) is RESULT
+
+
+WAYS: dict[str, Callable[[PutFuture], object]] = {
+    "result": lambda future: future.result(30),
+    "exception": lambda future: future.exception(30),
+    "wait": lambda future: wait([future], 30, ALL_COMPLETED).done,
+    "first": lambda future: wait([future, Future[PutResult]()], 30, FIRST_COMPLETED).done,
+    "as_completed": lambda future: [*as_completed([future], 30)],
+}
+
+
+@pytest.mark.usefixtures("_hasty_threads")
+@pytest.mark.parametrize("way", WAYS)
+def test_whoever_comes_at_the_moment_it_ends_is_told(way: str) -> None:
+    for _ in range(300):
+        future = PutFuture()
+        together = threading.Barrier(2)
+
+        def end(future: PutFuture = future, together: threading.Barrier = together) -> None:
+            together.wait(30)
+            future.confirm(RESULT)
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        together.wait(30)
+        WAYS[way](future)
+        assert future.result(0) is RESULT
+        thread.join(30)
+
+
+@pytest.mark.usefixtures("_hasty_threads")
+def test_each_callback_is_called_once_whenever_it_is_added() -> None:
+    for _ in range(300):
+        future = PutFuture()
+        called: list[int] = []
+        together = threading.Barrier(2)
+
+        def add(
+            future: PutFuture = future,
+            called: list[int] = called,
+            together: threading.Barrier = together,
+        ) -> None:
+            together.wait(30)
+            for number in range(5):
+                future.add_done_callback(lambda _, number=number: called.append(number))
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        together.wait(30)
+        future.confirm(RESULT)
+        thread.join(30)
+        assert sorted(called) == [*range(5)]
+
+
+def test_callbacks_come_in_their_order_and_one_that_fails_harms_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    called: list[str] = []
+
+    def fail(_: Future[PutResult]) -> None:
+        called.append("fails")
+        raise ValueError("of the callback")
+
+    for late in (False, True):
+        called.clear()
+        future = PutFuture()
+        future.add_done_callback(lambda _: called.append("first"))
+        future.add_done_callback(fail)
+        if late:
+            with pytest.raises(TimeoutError):  # Now it has a condition.
+                future.result(0)
+        future.add_done_callback(lambda _: called.append("last"))
+        with caplog.at_level(logging.CRITICAL, logger="concurrent.futures"):
+            future.confirm(RESULT)
+        assert called == ["first", "fails", "last"]
+
+
+def test_an_error_calls_back_too() -> None:
+    future = PutFuture()
+    called: list[object] = []
+    future.add_done_callback(called.append)
+    future.set_exception(LookupError("gone"))
+    assert called == [future]
+
+
+def test_asyncio_takes_it_for_a_future() -> None:
+    async def scenario() -> PutResult:
+        future = PutFuture()
+        wrapped = asyncio.wrap_future(future)
+        threading.Timer(0.0, future.confirm, (RESULT,)).start()
+        return await asyncio.wait_for(wrapped, 30)
+
+    assert asyncio.run(scenario()) is RESULT
