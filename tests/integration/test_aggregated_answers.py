@@ -149,7 +149,8 @@ def test_an_answer_that_says_nothing_is_a_lost_answer(
     times = check_account(read_back(kinesis, name), puts)
     assert not any(put.error for put in puts)
     # They were stored each time, and the producer could not know.
-    assert max(times.values()) == 3
+    assert max(times.values()) > 1
+    assert times == {put.record_id: len(put.attempts) for put in puts}
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_an_aggregate_fails_and_is_confirmed_as_a_whole(
     delivered = [line for line, future in futures.items() if future.exception(0) is None]
     assert delivered == (LINES if probability < 1 else [])
     if delivered:
-        assert max(future.result(0).attempts for future in futures.values()) > 1
+        assert max(len(future.result(0).attempts) for future in futures.values()) > 1
     assert stored(client, name) == Counter(delivered)
 
 
@@ -156,8 +156,10 @@ def test_every_line_is_in_the_stream_or_in_the_dead_letters_and_the_exit_code_sa
         timeout=120,
         check=False,
     )
-    with letters.open("rb") as file:
-        kept = Counter(_payload(each.data) for each in read_dead_letters(file))
+    kept = Counter[bytes]()
+    if letters.exists():  # An empty one is not left behind.
+        with letters.open("rb") as file:
+            kept.update(_payload(each.data) for each in read_dead_letters(file))
     held = stored(client, name)
     assert held + kept == Counter(LINES)  # each once, and in one of the two places only
     assert done.returncode == (1 if kept else 0)
