@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +20,13 @@ from tests.integration.aggregated_support import (
     all_failed,
     closed_port,
     endpoint_of,
-    environment_of,
     every_other_fails,
     payloads,
     read_back,
     refused,
     tampering,
 )
+from tests.integration.program_support import starting
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -40,25 +39,8 @@ Streams = Callable[..., str]
 
 @pytest.fixture
 def program(stack: Endpoints) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    made: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str, url: str | None = None) -> "subprocess.Popen[bytes]":
-        made.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "producers.aggregated", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=ROOT,
-                env=environment_of(stack, url),
-            )
-        )
-        return made[-1]
-
-    yield start
-    for process in made:
-        process.kill()
-        process.communicate()
+    with starting("producers.aggregated", stack) as start:
+        yield start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

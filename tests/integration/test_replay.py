@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +22,12 @@ from tests.integration.aggregated_support import (
     all_failed,
     closed_port,
     endpoint_of,
-    environment_of,
     every_other_fails,
     read_back,
     refused,
     tampering,
 )
+from tests.integration.program_support import Start, starting
 from tests.proxy_in_thread import proxied
 from tests.support import eventually
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 Streams = Callable[..., str]
-Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 def letter(stream: str, number: int, key: str = "k", place: int | None = None) -> DeadLetter:
@@ -74,24 +72,8 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(stack: Endpoints) -> Iterator[Start]:
-    made: list[subprocess.Popen[bytes]] = []
-
-    def run(*arguments: object, url: str | None = None) -> "subprocess.Popen[bytes]":
-        made.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "producers.replay", *map(str, arguments)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=ROOT,
-                env=environment_of(stack, url),
-            )
-        )
-        return made[-1]
-
-    yield run
-    for process in made:
-        process.kill()
-        process.communicate()
+    with starting("producers.replay", stack) as run:
+        yield run
 
 
 def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str, list[str]]:

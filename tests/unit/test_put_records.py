@@ -1,8 +1,6 @@
 import random
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from itertools import count, islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,6 @@ from botocore.exceptions import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.dead_letters import DeadLetterFile
-from producers.lines import MAX_LINE_BYTES, Feed
 from producers.put_records import (
     BACKOFF_CAP_SECONDS,
     Outcome,
@@ -27,7 +23,6 @@ from producers.put_records import (
     deliver,
     put_records,
 )
-from records.dead_letter import read_dead_letters
 from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORD_BYTES, record_bytes
 
 THROTTLED = "ProvisionedThroughputExceededException"
@@ -277,120 +272,3 @@ def test_backoff_uses_the_whole_range() -> None:
     pauses = [backoff_seconds(9, rng) for _ in range(200)]
     assert min(pauses) < 0.2
     assert max(pauses) > BACKOFF_CAP_SECONDS - 0.2
-
-
-# The lines of a file.
-
-
-def feed_of(content: bytes, tmp_path: Path, **options: Any) -> Feed:
-    path = tmp_path / "lines"
-    path.write_bytes(content)
-    given = {"stream": "s", "partition_key": None, "key_field": None, "dead_letter": "dlq"}
-    source = path.open("rb")
-    client: Any = None
-    return Feed(
-        "test",
-        Namespace(**given | options),
-        client=client,
-        source=source,
-        letters=options.get("letters"),
-        progress=None,
-    )
-
-
-@pytest.fixture
-def feed(tmp_path: Path) -> Iterator[Callable[..., Feed]]:
-    made: list[Feed] = []
-
-    def make(content: bytes, **options: Any) -> Feed:
-        made.append(feed_of(content, tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each._source.close()
-
-
-def test_lines_lose_their_ends_and_nothing_else(feed: Callable[..., Feed]) -> None:
-    running = feed(b" a \r\n\n\xff\x00b\nlast")
-    assert [line for _, line in running] == [b" a ", b"\xff\x00b", b"last"]
-    assert running.bytes_read == running.total_bytes
-
-
-def test_each_line_has_a_random_key_unless_told(feed: Callable[..., Feed]) -> None:
-    assert len({key for key, _ in feed(b"a\nb\nc\n")}) == 3
-    assert {key for key, _ in feed(b"a\nb\n", partition_key="k")} == {"k"}
-
-
-def test_the_key_field_is_read_and_a_line_without_it_is_named(
-    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = b'{"id": "x"}\n{"id": 7}\nnot json\n[1]\n{"id": true}\n{"id": ""}\n{"other": 1}\n'
-    running = feed(content, key_field="id")
-    assert [key for key, _ in running] == ["x", "7", "", "", "", "", ""]
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 5
-    assert "line 3 is no JSON object with a field 'id'" in said[0]
-
-
-def test_a_line_longer_than_any_record_fails_alone(
-    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    letters = DeadLetterFile(tmp_path / "dlq")
-    running = feed(b"a\n" + b"x" * (MAX_LINE_BYTES + 200_000) + b"\nafter\n", letters=letters)
-    assert [line for _, line in running] == [b"a", b"after"]
-    assert running.bytes_read == running.total_bytes
-    assert (running.exit_code, running.failed_records) == (1, 1)
-    running.end()
-    said = capsys.readouterr()
-    assert said.out == "delivered 0 of 1 records to s\n"
-    assert "test: line 2 is longer than 10485760 bytes: skipped, not kept\n" in said.err
-    assert "test: 1 not delivered, RecordTooLarge: " in said.err
-    assert not (tmp_path / "dlq").exists()
-    longest = feed(b"x" * MAX_LINE_BYTES + b"\nafter\n")
-    assert [len(line) for _, line in longest] == [MAX_LINE_BYTES, 5]
-    assert longest.exit_code == 0
-
-
-def test_stop_ends_the_input_without_cutting_a_line(feed: Callable[..., Feed]) -> None:
-    lines = [b"%06d" % n + b"x" * 60 for n in range(20_000)]
-    running = feed(b"\n".join(lines))
-    taken = []
-    for _, line in running:
-        taken.append(line)
-        if len(taken) == 10:
-            running.stop()
-    assert 10 <= len(taken) < len(lines)
-    assert taken == lines[: len(taken)]
-
-
-def test_what_failed_is_kept_and_summed_up(
-    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    path = tmp_path / "dlq"
-    running = feed(b"", letters=DeadLetterFile(path))
-    running.delivered()
-    running.failed("k", b"one", "Code", "first\nmessage", 3)
-    running.failed("k", b"two", "Code", "second", 0)
-    running.end()
-    said = capsys.readouterr()
-    assert said.out == f"delivered 1 of 3 records to s; 2 kept in {path}\n"
-    assert said.err == "test: 2 not delivered, Code: first message\n"
-    assert running.exit_code == 1
-    with path.open("rb") as file:
-        kept = list(read_dead_letters(file))
-    assert [(each.data, each.attempts) for each in kept] == [(b"one", 3), (b"two", 0)]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_disk_is_said_once_and_the_rest_goes_on(
-    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
-) -> None:
-    running = feed(b"", letters=DeadLetterFile("/dev/full"))
-    running.failed("k", b"one", "Code", "why", 1)
-    running.failed("k", b"two", "Code", "why", 1)
-    running.end()
-    said = capsys.readouterr()
-    assert said.err.count("No space left") == 1
-    assert said.out == "delivered 0 of 2 records to s; 2 could not be kept\n"
-    assert running.failed_records == 2
