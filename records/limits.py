@@ -122,7 +122,7 @@ def check_record(
     explicit_hash_key: int | None = None,
     *,
     max_record_bytes: int = MAX_RECORD_BYTES,
-) -> None:
+) -> int:
     """Raise if Kinesis would refuse this record, whatever the stream's load.
 
     Args:
@@ -130,6 +130,9 @@ def check_record(
         data: The record's data, before base64.
         explicit_hash_key: 0 to 2**128 - 1, if the caller chooses the shard itself.
         max_record_bytes: The stream's own maximum, in bytes: 1 MiB, unless raised up to 10 MiB.
+
+    Returns:
+        Its `record_bytes`.
 
     Raises:
         InvalidPartitionKey: the key or the explicit hash key is none that Kinesis takes.
@@ -149,3 +152,4 @@ def check_record(
     size = record_bytes(partition_key, data)
     if size > max_record_bytes:
         raise RecordTooLarge(size, max_record_bytes)
+    return size

@@ -8,6 +8,7 @@ method 2), and the operating system is asked for random bits once a millisecond,
 import itertools
 import json
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +20,7 @@ _HEADER_CHECKSUM: Final = zlib.crc32(_HEADER[4:])
 _FIELD_BYTES: Final = FIELD.encode()
 _OPENING: Final = f'{{"{FIELD}":"'.encode()
 _MILLISECONDS: Final = 2**48 - 1
+_packed: Final = struct.Struct(">I").pack
 
 
 class RecordIds:
@@ -55,7 +57,7 @@ class RecordIds:
             return self._seal_slowly(payload)
         identity = self._mint()
         checksum = zlib.crc32(payload, zlib.crc32(identity, _HEADER_CHECKSUM))
-        return b"".join((_HEADER, checksum.to_bytes(4, "big"), identity, payload)), identity
+        return b"".join((_HEADER, _packed(checksum), identity, payload)), identity
 
     def _seal_object(self, payload: bytes) -> tuple[bytes, bytes | str]:
         # The field's name could also be spelled with escapes. Without either there is none.

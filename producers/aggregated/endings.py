@@ -3,13 +3,16 @@
 import logging
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 
-from producers.aggregated.future import PutFuture
-from producers.aggregated.values import Settled
+from producers.aggregated.future import PutFuture, confirm_unwatched
+from producers.aggregated.values import Confirmed, Settled
 from producers.errors import DeliveryError
 from records.dead_letter import DeadLetter
 
 log = logging.getLogger(__name__)
+
+_ticket = attrgetter("ticket")
 
 
 class Endings:
@@ -39,23 +42,37 @@ class Endings:
 
     def end(self, settled: list[Settled]) -> None:
         """End the futures of what is settled, outside the lock: their callbacks may call us."""
-        for item, result in settled:
-            try:
-                if isinstance(result, DeliveryError):
-                    self._dead_letter(result)
-                    item.ticket.set_exception(result)
-                else:
-                    item.ticket.confirm(result)
-            except SystemExit:
-                # Of a callback: it would end this thread, and the others would wait for ever.
-                log.error("a callback of the producer of %s tried to exit", self._stream)  # noqa: TRY400
+        for each in settled:
+            if isinstance(each, Confirmed):
+                self._confirm(each)
+            else:
+                self._dead_letter(each.error)
+                self._end_one(each.item.ticket.set_exception, each.error)
         with self._lock:
-            self.pending.difference_update([item.ticket for item, _ in settled])
+            for each in settled:
+                items = each.items if isinstance(each, Confirmed) else (each.item,)
+                self.pending.difference_update(map(_ticket, items))
             self._ended.notify_all()
 
     def wait(self, futures: set[PutFuture], timeout: float | None) -> bool:
         """Wait until none of these is pending any more; with the lock."""
         return self._ended.wait_for(lambda: futures.isdisjoint(self.pending), timeout)
+
+    def _confirm(self, confirmed: Confirmed) -> None:
+        items = confirmed.items
+        place = 0
+        while (place := confirm_unwatched(confirmed, place)) < len(items):
+            item = items[place]
+            delivery = confirmed.delivery_of(item)
+            self._end_one(item.ticket.confirm, delivery, place, item.identity)
+            place += 1
+
+    def _end_one(self, end: Callable[..., None], *result: object) -> None:
+        try:
+            end(*result)
+        except SystemExit:
+            # Of a callback: it would end this thread, and the others would wait for ever.
+            log.error("a callback of the producer of %s tried to exit", self._stream)  # noqa: TRY400
 
     def _dead_letter(self, error: DeliveryError) -> None:
         if self._on_dead_letter is None:

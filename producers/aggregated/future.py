@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
-from producers.aggregated.values import PutResult
+from producers.aggregated.values import Confirmed, Delivery, PutResult
 
 _PENDING: Final = "PENDING"
 _FINISHED: Final = "FINISHED"
@@ -36,7 +36,6 @@ class PutFuture(Future[PutResult]):
     """
 
     _state: str = _PENDING
-    _result: Any = None
     _exception: Any = None
     _waiters: Any = ()
     _done_callbacks: Any = ()
@@ -44,8 +43,21 @@ class PutFuture(Future[PutResult]):
     # Rather than a look into `__dict__`, which would make one.
     _is_waited_for = False
 
+    _delivery: Delivery
+    _place: int
+    _identity: bytes | str | None
+
     def __init__(self) -> None:  # The base class makes what is made later here.
         pass
+
+    @property
+    def _result(self) -> PutResult:  # Made when somebody looks at it, which few do.
+        return self._delivery.result(self._place, self._identity)
+
+    @_result.setter
+    def _result(self, result: PutResult) -> None:
+        self._delivery = Delivery(result.shard_id, result.sequence_number, result.attempts)
+        self._place, self._identity = result.sub_sequence_number, result.identity
 
     def cancel(self) -> bool:
         """Return False: a record that was taken is sent."""
@@ -63,8 +75,7 @@ class PutFuture(Future[PutResult]):
             TimeoutError: it is not settled within `timeout` seconds.
         """
         if self._state == _FINISHED and self._exception is None:
-            result: PutResult = self._result
-            return result
+            return self._result
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -78,15 +89,21 @@ class PutFuture(Future[PutResult]):
         error: BaseException | None = self._exception
         return error
 
-    def confirm(self, result: PutResult) -> None:
-        """End it; whoever waits or asked to be called is told."""
+    def confirm(self, delivery: Delivery, place: int, identity: bytes | str | None) -> None:
+        """End it; whoever waits or asked to be called is told.
+
+        Args:
+            delivery: Where its pack is.
+            place: Its place in there.
+            identity: The record ID as it was sealed.
+        """
+        self._delivery, self._place, self._identity = delivery, place, identity
         with _lock:
             light = not self._is_waited_for
             if light:
-                self._result = result
                 self._state = _FINISHED
         if not light:
-            self.set_result(result)
+            self.set_result(self._result)
         elif self._done_callbacks:
             self._invoke_callbacks()  # type: ignore[attr-defined]  # of the base class
 
@@ -97,3 +114,21 @@ class PutFuture(Future[PutResult]):
                 self._done_callbacks = (*self._done_callbacks, fn)
                 return
         super().add_done_callback(fn)
+
+
+def confirm_unwatched(confirmed: Confirmed, first: int) -> int:
+    """End futures of a pack from a place on, up to one that somebody waits for or is to be told of.
+
+    Returns:
+        The place of that one; the number of records if there is none.
+    """
+    items, delivery = confirmed
+    with _lock:
+        for place in range(first, len(items)):
+            item = items[place]
+            future: PutFuture = item.ticket
+            if future._is_waited_for or future._done_callbacks or item.history:  # noqa: SLF001
+                return place
+            future._delivery, future._place = delivery, place  # noqa: SLF001
+            future._identity, future._state = item.identity, _FINISHED  # noqa: SLF001
+    return len(items)

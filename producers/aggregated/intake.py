@@ -42,11 +42,11 @@ class Intake:
         returns the most that the stream takes, or raises if that is not known in time.
         """
         data, identity = self._sealed(data, record_id)
-        check_record(
+        size = counted = check_record(
             partition_key, data, explicit_hash_key, max_record_bytes=MAX_LARGE_RECORD_BYTES
         )
-        size = counted = record_bytes(partition_key, data)
-        if is_aggregate(data):  # It will be wrapped, which makes it larger.
+        # What carries an ID begins with it.
+        if identity is None and is_aggregate(data):  # It will be wrapped, which makes it larger.
             wire = lone_record(partition_key, data, explicit_hash_key)
             counted = record_bytes(wire.partition_key, wire.data)
         if counted > self._surely and counted > (most := maximum(counted, until)):
@@ -56,9 +56,8 @@ class Intake:
             data,
             explicit_hash_key,
             identity,
-            accepted_at=0.0,
-            hash_key=hash_key(partition_key) if explicit_hash_key is None else explicit_hash_key,
-            size=size,
+            hash_key(partition_key) if explicit_hash_key is None else explicit_hash_key,
+            size,
         )
 
     def _sealed(self, data: bytes, record_id: str | None) -> tuple[bytes, bytes | str | None]:

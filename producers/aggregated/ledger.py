@@ -1,18 +1,14 @@
 """What was taken and is not settled, and what became of the rest."""
 
-from functools import partial
 from operator import attrgetter
-from typing import Final
 
 from producers.aggregated.metrics import Metrics
 from producers.aggregated.pack import Pack
-from producers.aggregated.values import Item, PutResult, Settled, joined
+from producers.aggregated.values import Confirmed, Delivery, GivenUp, Item, Settled, joined
 from producers.errors import Attempt
 from producers.put_records import Failure, Stored
 
 _accepted_at = attrgetter("accepted_at")
-# Makes a result of a tuple without a Python call.
-_new_result: Final = partial(tuple.__new__, PutResult)
 
 
 class Ledger:
@@ -38,21 +34,7 @@ class Ledger:
         """Settle the records of a pack, which the stream holds where KCL hands them out."""
         shard_id, sequence_number = stored.shard_id, stored.sequence_number
         items, attempts = pack.items, joined(pack.attempts, (attempt,))
-        self._settled += [
-            (
-                item,
-                _new_result(
-                    (
-                        shard_id,
-                        sequence_number,
-                        place,
-                        joined(item.history, attempts) if item.history else attempts,
-                        item.identity,
-                    )
-                ),
-            )
-            for place, item in enumerate(items)
-        ]
+        self._settled.append(Confirmed(items, Delivery(shard_id, sequence_number, attempts)))
         self.records -= len(items)
         self.bytes -= pack.user_bytes
         sent_at = now if pack.first_sent_at is None else pack.first_sent_at
@@ -70,7 +52,7 @@ class Ledger:
     def give_up(self, item: Item, failure: Failure) -> None:
         """Settle a record that cannot be confirmed."""
         error = item.error(failure.code, failure.message, retriable=failure.retriable)
-        self._settled.append((item, error))
+        self._settled.append(GivenUp(item, error))
         self.records -= 1
         self.bytes -= item.size
         self._metrics.given_up(failure.code)

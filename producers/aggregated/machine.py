@@ -99,6 +99,7 @@ class Machine:
 
     def accept(self, item: Item, *, now: float) -> bool:
         """Take a valid user record; return whether `wake_at` may have become earlier."""
+        item.accepted_at = now
         self.ledger.records += 1
         self.ledger.bytes += item.size
         if self._expire_at == inf and self._settings.max_record_age is not None:

@@ -229,10 +229,9 @@ class AggregatingProducer:
         with self._lock:
             if not self._room.has(size):
                 self._room.wait(size, until)
-            now = item.accepted_at = self._clock()
             try:
                 self._endings.pending.add(future)
-                if self._machine.accept(item, now=now):
+                if self._machine.accept(item, now=self._clock()):
                     self._crew.wake()
             except BaseException:  # Ctrl-C strikes anywhere.
                 if not self._machine.recover(item):

@@ -164,9 +164,10 @@ class Router:
             self._turn += 1
             return self._lane(shards.open_shards[self._turn % len(shards.open_shards)], now)
         try:
-            return self._lane(shards.shard_for(item.hash_key), now)
+            shard = shards.shard_for(item.hash_key)
         except LookupError:
             return None
+        return self.lanes.get(shard.shard_id) or self._lane(shard, now)
 
     def _lane(self, shard: Shard, now: float) -> Lane:
         lane = self.lanes.get(shard.shard_id)

@@ -71,7 +71,7 @@ def joined(first: tuple[Attempt, ...], then: tuple[Attempt, ...]) -> tuple[Attem
 
 
 class PutResult(NamedTuple):
-    """Where a user record is. A named tuple, because one is made for each record.
+    """Where a user record is.
 
     Attributes:
         shard_id: The shard that holds it.
@@ -98,6 +98,7 @@ class Item:
     """A user record that was taken and is not settled.
 
     Attributes:
+        accepted_at: When the machine accepted it, by its clock.
         size: Its data and key, in bytes.
         hash_key: Where it belongs in the hash space.
         ticket: Whatever the owner wants back with it.
@@ -116,14 +117,12 @@ class Item:
         "ticket",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - positional, because one is made for each record
         self,
         partition_key: str,
         data: bytes,
         explicit_hash_key: int | None,
         identity: bytes | str | None,
-        *,
-        accepted_at: float,
         hash_key: int,
         size: int,
         ticket: Any = None,
@@ -132,7 +131,7 @@ class Item:
         self.data = data
         self.explicit_hash_key = explicit_hash_key
         self.identity = identity
-        self.accepted_at = accepted_at
+        self.accepted_at = 0.0
         self.hash_key = hash_key
         self.size = size
         self.ticket = ticket
@@ -155,7 +154,45 @@ class Item:
         )
 
 
-Settled = tuple[Item, PutResult | DeliveryError]
+class Delivery(NamedTuple):
+    """Where a pack is: what the results of its records have in common.
+
+    Attributes:
+        shard_id: The shard that holds it.
+        sequence_number: The sequence number of its Kinesis record.
+        attempts: Each time it was sent; the last one is the one that counts.
+    """
+
+    shard_id: str
+    sequence_number: str
+    attempts: tuple[Attempt, ...]
+
+    def result(self, place: int, identity: bytes | str | None) -> PutResult:
+        """Return the result of the record at a place in the pack."""
+        return PutResult(self.shard_id, self.sequence_number, place, self.attempts, identity)
+
+
+class Confirmed(NamedTuple):
+    """The records of a pack, which the stream holds where KCL hands them out."""
+
+    items: list[Item]
+    delivery: Delivery
+
+    def delivery_of(self, item: Item) -> Delivery:
+        """Return the delivery as one of the records sees it: with its attempts in earlier packs."""
+        if not item.history:
+            return self.delivery
+        return self.delivery._replace(attempts=joined(item.history, self.delivery.attempts))
+
+
+class GivenUp(NamedTuple):
+    """A record that is handed back, and why."""
+
+    item: Item
+    error: DeliveryError
+
+
+Settled = Confirmed | GivenUp
 
 
 class Listed(NamedTuple):

@@ -15,7 +15,7 @@ from producers.aggregated.map_watch import MapWatch
 from producers.aggregated.metrics import Metrics
 from producers.aggregated.pack import Pack
 from producers.aggregated.router import Router
-from producers.aggregated.values import Item, Listed, Settled
+from producers.aggregated.values import Confirmed, Item, Listed, Settled
 from producers.put_records import Failure, Record
 
 Control = Callable[[pytest.MonkeyPatch], None]
@@ -145,7 +145,8 @@ def settle_twice(patch: pytest.MonkeyPatch) -> None:
 def confuse_places(patch: pytest.MonkeyPatch) -> None:
     def confuse(settled: list[Settled]) -> list[Settled]:
         return [
-            (item, result) for (item, _), (_, result) in zip(settled, settled[::-1], strict=True)
+            each._replace(items=each.items[::-1]) if isinstance(each, Confirmed) else each
+            for each in settled
         ]
 
     _tamper_with_results(patch, confuse)

@@ -15,6 +15,7 @@ from producers.put_records import Failure, Stored
 from records.aggregation import AggregateBuilder
 from records.limits import MAX_HASH_KEY, record_bytes
 from records.partition import ShardMap, hash_key
+from tests.outcomes import outcomes
 from tests.simulation.aggregated_model import THROTTLED, ModelStream, Quota, user_records
 from tests.simulation.aggregated_regime import Regime, Window, draw
 from tests.simulation.aggregated_requests import BrokenError, check_request
@@ -206,13 +207,7 @@ class World:
     def _accept(self, entry: Entry) -> bool:
         (key, explicit), data = entry.key, entry.data
         size = record_bytes(key, data)
-        item = Item(
-            *(key, data, explicit, f"id-{entry.number}"),
-            accepted_at=self.clock,
-            hash_key=entry.place,
-            size=size,
-            ticket=entry,
-        )
+        item = Item(*(key, data, explicit, f"id-{entry.number}"), entry.place, size, ticket=entry)
         self.entries.append(entry)
         self._ticks += 1
         entry.accepted, entry.accepted_at, entry.ahead = self._ticks, self.clock, self._buffered
@@ -230,7 +225,7 @@ class World:
     def _collect(self) -> bool:
         """Take what the machine has settled, and hold its counters to account."""
         settled = self.machine.take_settled()
-        for item, result in settled:
+        for item, result in outcomes(settled):
             entry: Entry = item.ticket
             self._say("settle", entry, result)
             if entry.result is not None:

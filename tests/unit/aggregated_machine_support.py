@@ -10,6 +10,7 @@ from producers.put_records import Failure, Stored
 from records.aggregation import decode
 from records.limits import MAX_HASH_KEY, record_bytes
 from records.partition import Shard, ShardMap, hash_key
+from tests.outcomes import outcomes
 
 SLOW = Failure("ProvisionedThroughputExceededException", "slow down", retriable=True)
 LOST = Failure("ReadTimeoutError", "no answer", retriable=True)
@@ -38,16 +39,15 @@ def machine_with(shards: int = 1, *, auto: bool = False, **options: Any) -> Mach
     return machine
 
 
-def item(data: bytes, key: str = "k", *, place: int | None = None, at: float = 0.0) -> Item:
+def item(data: bytes, key: str = "k", *, place: int | None = None) -> Item:
     hashed = hash_key(key) if place is None else place
-    size = record_bytes(key, data)
-    return Item(key, data, place, None, accepted_at=at, hash_key=hashed, size=size)
+    return Item(key, data, place, None, hashed, record_bytes(key, data))
 
 
 def accept(
     machine: Machine, data: bytes, now: float, key: str = "k", *, place: int | None = None
 ) -> bool:
-    return machine.accept(item(data, key, place=place, at=now), now=now)
+    return machine.accept(item(data, key, place=place), now=now)
 
 
 def sent(machine: Machine, now: float) -> PutRequest:
@@ -101,16 +101,21 @@ def lists(machine: Machine, now: float, shards: ShardMap, *, auto: bool = False)
     machine.shards_listed(Listed(shards, auto=auto), now=now)
 
 
+def ends(machine: Machine) -> list[tuple[Item, PutResult | DeliveryError]]:
+    """Return what was settled since the last call."""
+    return outcomes(machine.take_settled())
+
+
 def fates(machine: Machine) -> dict[bytes, str]:
     """Return what was settled since the last call: the shard it is on, or why it is given up."""
     return {
         item.data: result.shard_id if isinstance(result, PutResult) else result.error_code
-        for item, result in machine.take_settled()
+        for item, result in ends(machine)
     }
 
 
 def errors(machine: Machine) -> list[DeliveryError]:
-    results = [result for _, result in machine.take_settled()]
+    results = [result for _, result in ends(machine)]
     assert all(isinstance(result, DeliveryError) for result in results)
     return results  # type: ignore[return-value]
 

@@ -9,10 +9,11 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, as_comple
 
 import pytest
 
-from producers.aggregated.future import PutFuture
-from producers.aggregated.values import PutResult
+from producers.aggregated.future import PutFuture, confirm_unwatched
+from producers.aggregated.values import Confirmed, Delivery, Item, PutResult
 
-RESULT = PutResult("shard-0", "1", 0, (), None)
+END = (Delivery("shard-0", "1", ()), 7, "id")
+RESULT = PutResult("shard-0", "1", 7, (), "id")
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def test_a_future_that_nobody_waited_for_gives_its_result() -> None:
     future = PutFuture()
     assert (future.done(), future.running(), future.cancelled()) == (False, False, False)
     assert not future.cancel()
-    future.confirm(RESULT)
+    future.confirm(*END)
     assert future.done()
-    assert future.result() is future.result(0) is RESULT
+    assert future.result() == future.result(0) == RESULT
     assert future.exception() is None
     assert not future.cancel()
 
@@ -48,8 +49,8 @@ def test_a_wait_that_is_too_long_times_out() -> None:
         future.result(0)
     with pytest.raises(TimeoutError):
         future.exception(0)
-    future.confirm(RESULT)
-    assert future.result(0) is RESULT
+    future.confirm(*END)
+    assert future.result(0) == RESULT
 
 
 WAYS: dict[str, Callable[[PutFuture], object]] = {
@@ -70,13 +71,13 @@ def test_whoever_comes_at_the_moment_it_ends_is_told(way: str) -> None:
 
         def end(future: PutFuture = future, together: threading.Barrier = together) -> None:
             together.wait(30)
-            future.confirm(RESULT)
+            future.confirm(*END)
 
         thread = threading.Thread(target=end)
         thread.start()
         together.wait(30)
         WAYS[way](future)
-        assert future.result(0) is RESULT
+        assert future.result(0) == RESULT
         thread.join(30)
 
 
@@ -99,7 +100,7 @@ def test_each_callback_is_called_once_whenever_it_is_added() -> None:
         thread = threading.Thread(target=add)
         thread.start()
         together.wait(30)
-        future.confirm(RESULT)
+        future.confirm(*END)
         thread.join(30)
         assert sorted(called) == [*range(5)]
 
@@ -123,7 +124,7 @@ def test_callbacks_come_in_their_order_and_one_that_fails_harms_no_other(
                 future.result(0)
         future.add_done_callback(lambda _: called.append("last"))
         with caplog.at_level(logging.CRITICAL, logger="concurrent.futures"):
-            future.confirm(RESULT)
+            future.confirm(*END)
         assert called == ["first", "fails", "last"]
 
 
@@ -139,7 +140,50 @@ def test_asyncio_takes_it_for_a_future() -> None:
     async def scenario() -> PutResult:
         future = PutFuture()
         wrapped = asyncio.wrap_future(future)
-        threading.Timer(0.0, future.confirm, (RESULT,)).start()
+        threading.Timer(0.0, future.confirm, END).start()
         return await asyncio.wait_for(wrapped, 30)
 
-    assert asyncio.run(scenario()) is RESULT
+    assert asyncio.run(scenario()) == RESULT
+
+
+def _pack(*futures: PutFuture) -> Confirmed:
+    items = [Item("k", b"", None, f"id-{n}", 0, 1, each) for n, each in enumerate(futures)]
+    return Confirmed(items, Delivery("shard-0", "1", ()))
+
+
+def test_the_futures_of_a_pack_end_together_up_to_one_that_is_looked_at() -> None:
+    futures = [PutFuture() for _ in range(6)]
+    futures[2].add_done_callback(lambda _: None)
+    with pytest.raises(TimeoutError):
+        futures[4].result(0)
+    pack = _pack(*futures)
+    assert confirm_unwatched(pack, 0) == 2
+    assert [each.done() for each in futures] == [True, True, False, False, False, False]
+    assert confirm_unwatched(pack, 3) == 4
+    assert confirm_unwatched(pack, 5) == 6
+    assert [each.done() for each in futures] == [True, True, False, True, False, True]
+    assert futures[3].result(0) == PutResult("shard-0", "1", 3, (), "id-3")
+    assert "PutResult" in repr(futures[3])
+
+
+@pytest.mark.usefixtures("_hasty_threads")
+@pytest.mark.parametrize("way", WAYS)
+def test_whoever_comes_while_a_pack_ends_is_told(way: str) -> None:
+    for _ in range(100):
+        futures = [PutFuture() for _ in range(20)]
+        together = threading.Barrier(2)
+
+        def end(pack: Confirmed, together: threading.Barrier = together) -> None:
+            together.wait(30)
+            place = 0
+            while (place := confirm_unwatched(pack, place)) < len(pack.items):
+                pack.items[place].ticket.confirm(pack.delivery, place, None)
+                place += 1
+
+        thread = threading.Thread(target=end, args=(_pack(*futures),))
+        thread.start()
+        together.wait(30)
+        for future in reversed(futures):
+            WAYS[way](future)
+        thread.join(30)
+        assert [each.result(0).sub_sequence_number for each in futures] == [*range(20)]

@@ -22,6 +22,7 @@ from tests.unit.aggregated_machine_support import (
     accept,
     answer,
     codes,
+    ends,
     errors,
     idle,
     inside,
@@ -100,7 +101,7 @@ def test_whatever_is_put_arrives_once_in_order_and_within_the_sizes(
             for key, data, explicit in users
             if known.shard_for(hash_key(key) if explicit is None else explicit).shard_id == shard_id
         ]
-    results = [result for _, result in machine.take_settled()]
+    results = [result for _, result in ends(machine)]
     assert len(results) == len(users) == sum(map(len, arrived.values()))
     assert machine.buffered_records == machine.buffered_bytes == 0
 
@@ -114,7 +115,7 @@ def test_a_result_tells_where_the_record_is_and_each_attempt() -> None:
     again = sent(machine, 9.0)
     assert again.records[0] is request.records[0]
     reply(machine, again, 9.5, Stored("shard-0", "77"))
-    (_, first), (_, second) = machine.take_settled()
+    (_, first), (_, second) = ends(machine)
     assert isinstance(first, PutResult)
     assert isinstance(second, PutResult)
     assert first[:3] == ("shard-0", "77", 0)
@@ -288,7 +289,7 @@ def test_waking_when_told_always_finds_something_to_do(age: float, at: float) ->
             break
         if machine.step(wake) is not None:
             machine.shards_listed(SLOW, now=wake)
-        elif not machine.take_settled():
+        elif not ends(machine):
             raise AssertionError("woke for nothing")
     else:
         raise AssertionError("never idle, though nothing is left to deliver")
@@ -308,7 +309,7 @@ def test_abandon_settles_everything_and_later_answers_change_nothing() -> None:
         ("ProducerClosed", True)
     }
     answer(machine, request, 2.0)
-    assert machine.take_settled() == []
+    assert ends(machine) == []
     assert machine.buffered_records == machine.buffered_bytes == 0
     idle(machine, 2.0)
     assert machine.held() == 0
@@ -365,4 +366,4 @@ def test_an_item_knows_its_key_and_its_size() -> None:
     assert machine.buffered_bytes == 7
     assert item(b"", "a", place=3).key == ("a", 3) != item(b"", "a").key
     machine.abandon("Test", "enough")
-    assert isinstance(machine.take_settled()[0][1], DeliveryError)
+    assert isinstance(ends(machine)[0][1], DeliveryError)

@@ -20,6 +20,7 @@ from tests.unit.aggregated_machine_support import (
     accept,
     answer,
     codes,
+    ends,
     errors,
     fates,
     inside,
@@ -184,7 +185,7 @@ def test_what_grows_too_old_is_given_up_with_the_last_error_and_the_rest_goes_on
     machine.flush()
     request = sent(machine, 5.0)
     nothing(machine, 10.0)
-    assert machine.take_settled() == []  # Never while it is on the road.
+    assert ends(machine) == []  # Never while it is on the road.
     reply(machine, request, 10.5, SLOW)
     nothing(machine, 10.5)
     (error,) = errors(machine)
@@ -195,7 +196,7 @@ def test_what_grows_too_old_is_given_up_with_the_last_error_and_the_rest_goes_on
     again = sent(machine, 12.0)
     assert inside(again) == [[b"young"]]
     answer(machine, again, 12.0)
-    (_, result) = machine.take_settled()[0]
+    (_, result) = ends(machine)[0]
     assert codes(result) == [SLOW.code, None]
 
 
@@ -281,7 +282,7 @@ def test_an_accept_that_is_broken_off_anywhere_loses_and_doubles_nothing(*, mapp
         if not mapped:
             machine._router._map = None
         accept(machine, b"before", 1.0)
-        broken = item(b"broken", at=1.0)
+        broken = item(b"broken")
         previous = sys.gettrace()
         sys.settrace(interrupt_at(line))
         try:
@@ -298,7 +299,7 @@ def test_an_accept_that_is_broken_off_anywhere_loses_and_doubles_nothing(*, mapp
         accept(machine, b"after", 1.0)
         machine.abandon("Test", "enough") if not mapped else machine.flush()
         drain(machine, b"none")
-        settled = [each.data for each, _ in machine.take_settled()]
+        settled = [each.data for each, _ in ends(machine)]
         assert sorted(settled) == sorted(expected | {b"after"})
         assert machine.buffered_records == machine.buffered_bytes == 0
     else:
@@ -318,7 +319,7 @@ def test_a_record_that_waits_behind_a_lost_answer_is_not_sent_before_it_in_order
         order += inside(request)
         answer(machine, request, 5.0)
     assert order == [[b"1"], [b"2"]]
-    assert all(isinstance(result, PutResult) for _, result in machine.take_settled())
+    assert all(isinstance(result, PutResult) for _, result in ends(machine))
 
 
 def test_shards_are_named_in_the_order_of_the_request() -> None:

@@ -133,7 +133,8 @@ class LaneLaws(RuleBasedStateMachine):
     @rule(key=st.sampled_from("ab"), later=st.sampled_from([0.0, 1.0]), alone=st.booleans())
     def add(self, key: str, later: float, *, alone: bool) -> None:
         self.now += later
-        made = item(b"%d" % len(self.here), key, at=self.now)
+        made = item(b"%d" % len(self.here), key)
+        made.accepted_at = self.now
         self.here[made] = len(self.here)
         self.lane.add(made, due_at=self.now, alone=alone)
 

@@ -18,6 +18,7 @@ from tests.unit.aggregated_machine_support import (
     accept,
     answer,
     codes,
+    ends,
     errors,
     fates,
     idle,
@@ -78,9 +79,9 @@ def test_a_merge_confirms_at_once_what_the_new_shard_covers() -> None:
     accept(machine, b"y", 1.0, place=MAX_HASH_KEY)
     machine.flush()
     reply(machine, sent(machine, 1.0), 1.0, Stored("shard-9", "1"), Stored("shard-9", "2"))
-    assert machine.take_settled() == []
+    assert ends(machine) == []
     lists(machine, 1.0, MERGED)
-    results = [result for _, result in machine.take_settled()]
+    results = [result for _, result in ends(machine)]
     places = [result[:2] for result in results if isinstance(result, PutResult)]
     assert places == [("shard-9", "1"), ("shard-9", "2")]
     assert [codes(result) for result in results] == [[None], [None]]
@@ -95,11 +96,11 @@ def test_a_split_sends_a_straddler_again_in_two_and_in_order() -> None:
     reply(machine, sent(machine, 1.0), 1.0, Stored("shard-1", "1"))
     accept(machine, b"4", 1.0, place=0)  # While the pack's place is in doubt.
     lists(machine, 1.0, SPLIT)
-    assert machine.take_settled() == []
+    assert ends(machine) == []
     again = sent(machine, 1.0)  # What was moved once leaves at once.
     assert sorted(inside(again)) == [[b"0", b"2", b"4"], [b"1", b"3"]]
     answer(machine, again, 1.5)
-    attempts = {item.data: codes(result) for item, result in machine.take_settled()}
+    attempts = {item.data: codes(result) for item, result in ends(machine)}
     assert attempts.pop(b"4") == [None]
     assert list(attempts.values()) == [["WrongShard", None]] * 4
 
@@ -112,7 +113,7 @@ def test_the_shards_are_listed_once_for_many_records() -> None:
     request = sent(machine, 1.0)
     reply(machine, request, 1.0, *(Stored(f"shard-{1 + n % 2}", f"{n}") for n in range(50)))
     lists(machine, 1.0, SPLIT)
-    assert len(machine.take_settled()) == 50
+    assert len(ends(machine)) == 50
     idle(machine, 1.0)
 
 
@@ -224,7 +225,7 @@ def test_a_stream_made_anew_under_its_old_name_is_not_taken_for_the_old_one() ->
     request = sent(machine, 2.0)
     assert [record.explicit_hash_key for record in request.records] == [0, MAX_HASH_KEY]
     answer(machine, request, 2.0)
-    assert len(machine.take_settled()) == 2
+    assert len(ends(machine)) == 2
 
 
 def test_a_stream_that_is_still_being_made_is_waited_for() -> None:
