@@ -133,8 +133,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             with field_of(Path(folder)) as field:
                 for name, measure in MEASURES.items():
                     if not options.only or name in options.only:
+                        print(f"measuring {name} ...", file=sys.stderr)
                         measure(field, effort, figures)
                         REPORTS[name](figures.results.get(name, {}))
+                        sys.stdout.flush()
         except ProcessError as error:
             print(error, file=sys.stderr)
             return 1

@@ -32,13 +32,12 @@ with a Kinesis action does this job, but gives no order and no aggregates.
 """
 
 import argparse
-import os
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 import boto3
 from botocore.config import Config
@@ -55,7 +54,8 @@ from iot.lifecycle import (
 )
 from iot.relay import Refused, Relay
 from producers.aggregated import AggregatingProducer
-from records.dead_letter import DeadLetter, write_dead_letter
+from producers.dead_letters import DeadLetterFile
+from records.dead_letter import DeadLetter
 from records.limits import MAX_RECORD_BYTES, MIB
 
 if TYPE_CHECKING:
@@ -126,8 +126,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: the endpoint's URL
         print(f"error: stream {arguments.stream}: {error}", file=sys.stderr)
         return 1
-    # Unbuffered: what could not be written must not be tried once more when the file is closed.
-    with stop_on_signals() as stop, arguments.dead_letter.open("ab", buffering=0) as dead_letters:
+    # A letter must be on the disk: its message is acknowledged next, and nobody else has it then.
+    letters = DeadLetterFile(arguments.dead_letter, fsync=True)
+    with stop_on_signals() as stop, letters as dead_letters:
         bridge = Bridge(
             client,
             arguments.stream,
@@ -156,7 +157,7 @@ class Bridge:
         connection: Not yet started; persistent session, manual acknowledgement.
         topic_filter: What to subscribe to.
         key_level: Which level of the topic is the partition key, counted from 1.
-        dead_letters: Opened for appending; gets what can never be put.
+        dead_letters: Gets what can never be put.
         linger: Seconds that a message may wait for others to travel with.
         max_in_flight: Messages held that the stream does not have yet.
     """
@@ -169,7 +170,7 @@ class Bridge:
         *,
         topic_filter: str,
         key_level: int,
-        dead_letters: BinaryIO,
+        dead_letters: DeadLetterFile,
         linger: float,
         max_in_flight: int = MAX_IN_FLIGHT_MESSAGES,
     ) -> None:
@@ -237,22 +238,18 @@ class Bridge:
 
     def _refuse(self, refused: Refused) -> None:
         message = refused.message
-        letter = DeadLetter(
-            stream=self._stream,
-            partition_key=refused.partition_key,
-            data=message.payload,
-            explicit_hash_key=None,
-            error_code=refused.code,
-            error_message=f"{refused.detail}; from topic {message.topic}",
-            attempts=0,
-            failed_at=time.time(),
+        self._dead_letters.append(
+            DeadLetter(
+                stream=self._stream,
+                partition_key=refused.partition_key,
+                data=message.payload,
+                explicit_hash_key=None,
+                error_code=refused.code,
+                error_message=f"{refused.detail}; from topic {message.topic}",
+                attempts=0,
+                failed_at=time.time(),
+            )
         )
-        try:
-            write_dead_letter(self._dead_letters, letter)
-            # It is acknowledged next: nobody else has it then.
-            os.fsync(self._dead_letters.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self._dead_letters.name) from error
 
     def _summary(self) -> str:
         relay = self._relay

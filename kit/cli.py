@@ -177,13 +177,13 @@ def replay(
         str | None, typer.Option(help="Where what fails once more goes; by default FILE.failed.")
     ] = None,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove the file in the end if all was delivered.")
+        bool, typer.Option("--remove", help="In the end take out what was delivered or kept.")
     ] = False,
     stack: RunStackOption = None,
 ) -> None:
     """Put dead letters back on their streams, with the same keys, data and record IDs.
 
-    Doing it twice is harmless where records carry IDs. The file stays as it is.
+    Doing it twice is harmless where records carry IDs. Without --remove the file stays as it is.
     """
     use_endpoints(stack)
     options = {
@@ -226,7 +226,6 @@ def copy(
 
 
 RUNNABLES = {
-    "aggregate": ("producers.aggregated.__main__", "Put lines, many to a record (KPL format)."),
     "consume": ("consumers.kcl.__main__", "Consume a stream with KCL, each record once."),
     "device": ("iot.device", "Be one device: telemetry and a shadow."),
     "fleet": ("iot.fleet", "Be a fleet of devices."),

@@ -1,17 +1,21 @@
 """The file that keeps what a producer gave up, so that `producers.replay` can put it again.
 
 Several threads and processes may write to one file at once, also while it is being replayed and
-when it is removed after that: each letter is written under a lock on the file, and if the file is
-no longer at its path, a new one is begun there.
+when what was read is dropped after that: each letter is written under a lock on the file, and if
+the file is no longer at its path, it goes to the one that is there now, or a new one.
 """
 
 import errno
 import fcntl
 import os
+import shutil
+import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
+from stat import S_IMODE
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
@@ -54,22 +58,22 @@ class DeadLetterFile:
         """Write one letter behind those that are there. Any thread may call it.
 
         Raises:
-            OSError: the file cannot be written, or has reached `max_bytes`. Later calls try again;
-                a reader passes over the torn letter that may be left.
+            OSError: the file, which it names, cannot be written or has reached `max_bytes`. Later
+                calls try again; a reader passes over the torn letter that may be left.
             ValueError: the letter is larger than a reader would accept, or the file is closed.
         """
         with self._lock:
             try:
                 self._lock_file()
-                size = os.fstat(self._file.fileno()).st_size
-                if self._max_bytes is not None and size >= self._max_bytes:
-                    full = f"the dead-letter file has reached its {self._max_bytes} bytes"
-                    raise OSError(errno.EFBIG, full, str(self.path))
+                self._refuse_if_full()
                 self._unsynced = True
                 self._empty = False
                 write_dead_letter(self._file, letter)
                 if self._fsync:
                     self._sync()
+            except OSError as error:
+                error.filename = error.filename or str(self.path)
+                raise
             finally:
                 _flock(self._file, fcntl.LOCK_UN)
 
@@ -87,7 +91,7 @@ class DeadLetterFile:
                     self._sync()
                 if self._empty and not self._file.closed:
                     with suppress(OSError):
-                        remove_if_unchanged(self._file, self.path, size=0)
+                        drop_read(self._file, self.path, size=0)
             finally:
                 self._file.close()
 
@@ -106,6 +110,12 @@ class DeadLetterFile:
         # Unbuffered: what a failed write leaves over must not be written later, behind others.
         return self.path.open("ab", buffering=0)
 
+    def _refuse_if_full(self) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if self._max_bytes is not None and size >= self._max_bytes:
+            full = f"the dead-letter file has reached its {self._max_bytes} bytes"
+            raise OSError(errno.EFBIG, full, str(self.path))
+
     def _lock_file(self) -> None:
         """Lock the file at the path, which is another one after somebody removed ours."""
         for _ in range(_MAX_ROUNDS):
@@ -113,6 +123,8 @@ class DeadLetterFile:
             if _is_at(self._file, self.path):
                 return
             replacement = self._open()  # If it fails, the old one stays, for another try.
+            if self._unsynced:
+                self._sync()
             self._file.close()
             self._file = replacement
         raise OSError(errno.EBUSY, "somebody keeps removing the dead-letter file", str(self.path))
@@ -126,30 +138,58 @@ class DeadLetterFile:
                 raise
 
 
-def remove_if_unchanged(file: BinaryIO, path: Path, *, size: int) -> bool:
-    """Remove a dead-letter file, unless a letter was appended since it was read.
+def drop_read(file: BinaryIO, path: Path, *, size: int, keep_as: Path | None = None) -> int | None:
+    """Drop what was read of a dead-letter file, and remove the file if nothing else is in it.
 
-    A `DeadLetterFile` that is open on it elsewhere goes on in a new file.
+    A `DeadLetterFile` that is open on it elsewhere goes on with what is at the path then.
 
     Args:
         file: The file, open.
         path: Where it is.
-        size: How many bytes of it were read.
+        size: How many bytes of it were read; what is behind them stays.
+        keep_as: If given, another name under which the file stays as it is.
 
     Returns:
-        Whether it was removed.
+        How many bytes stay, or None if it is another file that is at the path by now.
 
     Raises:
-        OSError: it could not be removed.
+        OSError: it could not be done; then nothing is dropped.
     """
     fcntl.flock(file, fcntl.LOCK_EX)
     try:
-        unchanged = _is_at(file, path) and os.fstat(file.fileno()).st_size == size
-        if unchanged:
-            path.unlink()
-        return unchanged
+        if not _is_at(file, path):
+            return None
+        left = max(0, os.fstat(file.fileno()).st_size - size)
+        if left and not size:
+            return left
+        with _rest_of(file, path, size) if left else nullcontext() as rest:
+            if keep_as is not None:
+                os.link(path, keep_as)
+            if rest is not None:
+                rest.replace(path)
+            else:
+                path.unlink()
+        return left
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _rest_of(file: BinaryIO, path: Path, start: int) -> Iterator[Path]:
+    """Give a copy of what is in the file from `start` on, which those who write to it may write."""
+    status = os.fstat(file.fileno())
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as rest:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, S_IMODE(status.st_mode))
+            file.seek(start)
+            shutil.copyfileobj(file, rest)
+            rest.flush()
+            os.fsync(descriptor)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _flock(file: FileIO, operation: int) -> None:

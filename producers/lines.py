@@ -55,13 +55,13 @@ def feed(
         SystemExit: with 2: bad usage, a file that cannot be opened, no region, no valid endpoint.
     """
     _add_arguments(parser)
-    options = parser.parse_args(argv)
+    options = _parse(parser, argv)
     with ExitStack() as stack:
         try:
             source = _open_source(options.source, stack)
             client = stack.enter_context(closing(programs.make_client(read_timeout)))
             letters: DeadLetterFile | None = None
-            if options.dead_letter:
+            if options.dead_letter is not None:
                 letters = programs.open_letters(options.dead_letter, source)
                 stack.enter_context(letters)
         except (OSError, BotoCoreError, ValueError) as error:  # ValueError: no URL, no path
@@ -110,13 +110,12 @@ class Feed(programs.Tally):
         self.total_bytes = programs.size_of(source)
         self._source = source
         self._lines = 0
-        self._stopped = False
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         """Yield each line without its line end, empty ones left out, as it becomes readable."""
         while line := self._read(MAX_LINE_BYTES + 1):
             ended = line.endswith(b"\n")
-            if not ended and self._stopped:
+            if not ended and self._stopped and self.bytes_read != self.total_bytes:
                 return  # The signal cut this line in two; it was never a whole one.
             self._lines += 1
             if not ended and len(line) > MAX_LINE_BYTES:
@@ -140,8 +139,11 @@ class Feed(programs.Tally):
         """Pass over the rest of a line that no stream takes and that is too long to be kept."""
         while (part := self._read(64 * KIB)) and not part.endswith(b"\n"):
             pass
-        self.say(f"line {self._lines} is longer than {MAX_LINE_BYTES} bytes: skipped, not kept")
-        self.refuse(self.stream, "RecordTooLarge", "no stream takes such a record")
+        told = f"line {self._lines} is longer than {MAX_LINE_BYTES} bytes: skipped, not kept"
+        self.complain(told)
+        self.refuse(
+            self.stream, "RecordTooLarge", "no stream takes such a record, and no dead-letter file"
+        )
 
     def stop(self) -> None:
         """End the input here; what has been read is still yielded. Safe in a signal handler."""
@@ -158,6 +160,8 @@ class Feed(programs.Tally):
     def end(self) -> None:
         """Sum up; see `Tally.sum_up`."""
         ending = f", stopped by a signal after line {self._lines}" if self._stopped else ""
+        if not self.complete:
+            ending += ", and the rest of the file was not put"
         self.sum_up([self.stream], ending)
 
     def _partition_key(self, line: bytes) -> str:
@@ -174,7 +178,7 @@ class Feed(programs.Tally):
         key = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if 1 <= len(key) <= MAX_PARTITION_KEY_CHARS:
             return key
-        self.say(
+        self.complain(
             f"line {self._lines} is no JSON object with a field {field!r}"
             f" of 1 to {MAX_PARTITION_KEY_CHARS} characters to be its key"
         )
@@ -187,6 +191,13 @@ def _key(text: str) -> str:
     except InvalidPartitionKey as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments in which FILE may come behind options; what is behind `--` is no option."""
+    given = sys.argv[1:] if argv is None else argv
+    # The intermixed parse forgets what `--` has told it.
+    return parser.parse_args(given) if "--" in given else parser.parse_intermixed_args(given)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -214,7 +225,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dead-letter",
         metavar="FILE",
+        type=programs.file,
         help="append what cannot be delivered to this file, with its error; producers.replay puts"
         " it again",
     )
     parser.epilog = programs.EPILOG
+    parser.usage = programs.usage(parser.prog)

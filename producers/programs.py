@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 EPILOG: Final = (
     "Endpoint, region and credentials are found as boto3 does: AWS_ENDPOINT_URL_KINESIS,"
-    " AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE. Ctrl-C ends the input, and what was read is"
-    " still delivered; a second Ctrl-C gives up at once. Exit code: 0 all delivered,"
-    " 1 something was not, 2 bad usage or bad input."
+    " AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_PROFILE. Ctrl-C ends the input, and what was read"
+    " is still delivered; a second Ctrl-C gives up at once. Exit code: 0 all delivered,"
+    " 1 something was not, such as the rest of FILE after Ctrl-C, 2 bad usage or bad input."
 )
 STREAM_HELP: Final = "the stream's name or ARN"
 
@@ -66,12 +66,14 @@ class Tally:
         self.bytes_read = 0
         self.total_bytes: int | None = None
         self.finished = False
+        self._stopped = False
         self._program = program
         self._letters = letters
         self._progress = progress
         self._told_at = -math.inf
         self._kept = 0
         self._lost = 0
+        self._synced = True
         self._complaints = 0
         self._bad_input = False
         # The first message of each error code at each stream, and how often it occurred.
@@ -98,8 +100,12 @@ class Tally:
             self._tell_progress()
 
     def bad_input(self, message: str) -> None:
-        """Say what is wrong with the input, unless that was often said; the exit code is 2."""
+        """Say what is wrong with the whole input; the exit code is 2."""
         self._bad_input = True
+        self.complain(message)
+
+    def complain(self, message: str) -> None:
+        """Say what is wrong at one place of the input, unless such things were often said."""
         self._complaints += 1
         if self._complaints <= _MAX_COMPLAINTS:
             self.say(message)
@@ -126,10 +132,20 @@ class Tally:
 
     @property
     def exit_code(self) -> int:
-        """0: all delivered; 1: something was not; 2: the input is bad."""
+        """0: all delivered; 1: something was not, or not even read; 2: the input is bad."""
         if self._bad_input:
             return 2
-        return 1 if self.failed_records else 0
+        return 1 if self.failed_records or not self.complete else 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether a signal left nothing of a file unread. What a pipe still held, nobody knows."""
+        return not self._stopped or self.total_bytes is None or self.bytes_read >= self.total_bytes
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether each record that was given up is in the dead-letter file, and on the disk."""
+        return self._kept == self.failed_records and self._synced
 
     def say(self, message: str) -> None:
         """Print a line on stderr. If nobody is there to be told, the records still matter."""
@@ -159,6 +175,7 @@ class Tally:
             if self._letters is not None:
                 self._letters.close()
         except OSError as error:
+            self._synced = False
             self.say(f"the dead letters may not outlive a crash of the machine: {error}")
 
     def _tell_progress(self) -> None:
@@ -255,6 +272,21 @@ def add_patience(parser: argparse.ArgumentParser) -> None:
         help="send at once what need not wait for an answer: faster, and the only way for streams"
         " that spread records as they like, but records of one key may overtake each other",
     )
+
+
+def usage(program: str) -> str | None:
+    """Return the usage that errors begin with; None: as argparse makes it of the arguments.
+
+    A command of another program, such as `kit put`, has arguments of its own.
+    """
+    return f"{program} --help" if " " in program else None
+
+
+def file(text: str) -> str:
+    """Read an argument that is the path of a file."""
+    if not text:
+        raise argparse.ArgumentTypeError("a file has a name")
+    return text
 
 
 def seconds(text: str) -> float:

@@ -173,27 +173,35 @@ def batches(
 def put_once(
     client: "KinesisClient", stream: str, batch: Sequence[Record]
 ) -> list[Stored | Failure] | Failure:
-    """Send one request; return a result for each record, or the one failure of the request."""
+    """Send one request; return a result for each record, or the one failure of the request.
+
+    Raises:
+        ValueError: `stream` is neither a name nor an ARN.
+    """
+    named = stream_argument(stream)
     try:
-        entries = [_entry(each) for each in batch]
-        answer = client.put_records(**stream_argument(stream), Records=entries)
-    except (sdk.ClientError, sdk.BotoCoreError) as error:
+        answer = client.put_records(**named, Records=[_entry(each) for each in batch])
+        # Only each record's own ErrorCode counts: an emulator says FailedRecordCount=1 if all fail.
+        results = [_result(entry) for entry in answer.get("Records") or ()]
+    except Exception as error:  # noqa: BLE001 - botocore lets out whatever a bad answer trips up
         return failure_of(error)
-    # Only each record's own ErrorCode counts: an emulator says FailedRecordCount=1 when all failed.
-    results = [_result(entry) for entry in answer.get("Records") or ()]
     if len(results) != len(batch):
         return Failure("MalformedAnswer", f"{len(results)} results of {len(batch)}", retriable=True)
     return results
 
 
-def failure_of(error: sdk.ClientError | sdk.BotoCoreError) -> Failure:
-    """Tell what may pass (throttles, 5xx, no answer, no fresh credentials) from what will not."""
+def failure_of(error: Exception) -> Failure:
+    """Tell what may pass from what will not.
+
+    Throttles, 5xx, no answer or none that the SDK can read, and no fresh credentials may pass.
+    """
     passing = sdk.ConnectionError | sdk.HTTPClientError | sdk.CredentialRetrievalError
     if not isinstance(error, sdk.ClientError):
-        return Failure(type(error).__name__, str(error), isinstance(error, passing))
+        retriable = isinstance(error, passing) or not isinstance(error, sdk.BotoCoreError)
+        return Failure(type(error).__name__, str(error), retriable)
     code = error.response.get("Error", {}).get("Code") or "Unknown"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    message = error.response.get("Error", {}).get("Message") or str(error)
+    message = str(error.response.get("Error", {}).get("Message") or error)
     return Failure(code, message, status >= 500 or status == 429 or code in RETRIABLE_CODES)
 
 
@@ -211,8 +219,8 @@ def _entry(record: Record) -> Any:
 
 
 def _result(entry: Any) -> Stored | Failure:
-    if code := entry.get("ErrorCode"):
-        return Failure(code, entry.get("ErrorMessage") or "", code in RETRIABLE_CODES)
+    if code := str(entry.get("ErrorCode") or ""):
+        return Failure(code, str(entry.get("ErrorMessage") or ""), code in RETRIABLE_CODES)
     if not entry.get("ShardId") or not entry.get("SequenceNumber"):
         return Failure("MalformedAnswer", "neither place nor error", retriable=True)
     return Stored(entry["ShardId"], entry["SequenceNumber"])

@@ -13,15 +13,19 @@ not (also because a signal came), 2 for bad usage or a file that is damaged or t
 
 What is guaranteed and what is not: at least once, every letter that can be read is delivered or
 kept in `FILE.failed`; FILE itself stays as it is. A crash or Ctrl-C loses nothing: run it again.
-Letters of one key arrive in the order of the file, and one that fails does not stop those after
-it; what was delivered before the file was written is already there, so the order of a key across
-both is gone. Doubles cannot be told where records carry no record ID; their number is said.
+Letters of one key arrive in the order of the file, whether they name their stream or give its ARN,
+and one that fails does not stop those after it; what was delivered before the file was written is
+already there, so the order of a key across both is gone. Doubles cannot be told where records carry
+no record ID; their number is said.
 
-What to change for production: `--remove`, which removes FILE if every letter in it was delivered
-and none came meanwhile, and makes this fit to be started by a timer.
+What to change for production: `--remove`, so that a timer may start this whenever FILE is there. It
+takes what was delivered, or kept in `FILE.failed`, out of FILE; letters that came meanwhile and a
+torn end stay in it, and a file damaged before its end stays whole as `FILE.damaged`. Only a run
+that ended early, or could not keep a letter, takes nothing out: the next one puts all again.
 """
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,12 +40,13 @@ from botocore.exceptions import BotoCoreError
 from producers import programs
 from producers.aggregated.producer import AggregatingProducer
 from producers.aggregated.values import PutResult
-from producers.dead_letters import DeadLetterFile, remove_if_unchanged
+from producers.dead_letters import DeadLetterFile, drop_read
 from producers.errors import ProducerError
 from records.dead_letter import DeadLetter, read_dead_letters
 from records.envelope import open_envelope
 from records.errors import DeadLetterCorrupt, RecordsError
 from records.limits import MIB
+from records.stream_ref import stream_name
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
@@ -107,7 +112,8 @@ class Replay(programs.Tally):
         self._without_id = 0
         self._streams: dict[str, None] = {}
         self._producers: dict[str, AggregatingProducer] = {}  # the one used last at the end
-        self._stopped = False
+        self._damaged_at: int | None = None  # The first place.
+        self._unreadable = False
 
     def run(self) -> None:
         """Put every letter, and wait until each is delivered or given up."""
@@ -129,35 +135,29 @@ class Replay(programs.Tally):
         if self._without_id:
             self.say(f"{self._without_id} carry no record ID: doubles of them cannot be told")
         rest = ""
-        if not self._complete:
+        if not self.complete:
             path = self._options.file
             rest = f", stopped by a signal after record {self._read}: all are still in {path}"
         self.sum_up(self._streams, rest)
         if self._options.remove:
             self._remove()
 
-    @property
-    def exit_code(self) -> int:
-        """0: all delivered; 1: something was not; 2: the file is damaged."""
-        return super().exit_code or (0 if self._complete else 1)
-
-    @property
-    def _complete(self) -> bool:
-        return not self._stopped or self.bytes_read >= self.total_bytes
-
     def _from_file(self) -> Iterator[DeadLetter]:
         """Yield the letters that are there at the start, whoever may be appending others."""
         try:
-            for letter in read_dead_letters(self._source, on_corrupt=self._damaged):
+            for letter in read_dead_letters(self._source, on_corrupt=self._note_damage):
                 self._read += 1
                 self.bytes_read = self._source.tell()
                 yield letter
                 if self._stopped or self.bytes_read >= self.total_bytes:
                     return
         except OSError as error:
+            self._unreadable = True
             self.bad_input(f"the file cannot be read after record {self._read}: {error}")
 
-    def _damaged(self, damage: DeadLetterCorrupt) -> None:
+    def _note_damage(self, damage: DeadLetterCorrupt) -> None:
+        if self._damaged_at is None:
+            self._damaged_at = damage.offset
         hint = ", or somebody is writing it" if damage.torn else ""
         self.bad_input(f"{self._options.file} is damaged{hint}: {damage}")
 
@@ -176,6 +176,7 @@ class Replay(programs.Tally):
             future.add_done_callback(self._settled)
 
     def _producer_of(self, stream: str) -> AggregatingProducer:
+        self._settle_other_name(stream)
         producer = self._producers.pop(stream, None)
         if producer is None:
             if len(self._producers) >= MAX_STREAMS_AT_ONCE:
@@ -199,20 +200,52 @@ class Replay(programs.Tally):
         self._producers[stream] = producer
         return producer
 
+    def _settle_other_name(self, stream: str) -> None:
+        """Let what goes to the same name arrive first: it may be the same stream.
+
+        Whether a name and an ARN are the same depends on the account, which nobody here knows. Two
+        ARNs are two streams.
+        """
+        if self._options.unordered or stream == next(reversed(self._producers), None):
+            return
+        name = stream_name(stream)
+        for other, producer in self._producers.items():
+            if other != stream and name in {stream, other} and stream_name(other) == name:
+                producer.flush()
+
     def _settled(self, done: "Future[PutResult]") -> None:
         if done.exception() is None:  # Otherwise the producer has called give_up.
             self.delivered()
 
     def _remove(self) -> None:
-        path = Path(self._options.file)
-        if self.exit_code:
-            self.say(f"{path} is not removed: not all of it was delivered")
+        """Take out of the file what was delivered or is kept elsewhere."""
+        name, path = self._options.file, Path(self._options.file).resolve()
+        if self._unreadable or not self.complete:
+            self.say(f"{name} stays as it is: not all of it was read")
             return
+        if not self.all_kept or self.delivered_records + self.failed_records < self._read:
+            self.say(f"{name} stays as it is: not all that failed is kept elsewhere")
+            return
+        # What cannot be read at its end stays in the file; elsewhere there are letters around it.
+        amid = self._damaged_at is not None and self._damaged_at < self.bytes_read
+        aside = _free(f"{path}.damaged") if amid else None
         try:
-            if not remove_if_unchanged(self._source, path, size=self.total_bytes):
-                self.say(f"{path} is not removed: it has changed since it was read")
+            left = drop_read(self._source, path, size=self.bytes_read, keep_as=aside)
         except OSError as error:
-            self.say(f"{path} is not removed: {error}")
+            self.say(f"{name} stays as it is: {error}")
+            return
+        if left is None:
+            self.say(f"{name} is not removed: it is another file by now")
+        elif aside is not None:
+            self.say(f"what is damaged, and all that was around it, is in {aside}")
+        if left:
+            self.say(f"{name} keeps {left} bytes that came meanwhile or cannot be read")
+
+
+def _free(name: str) -> Path:
+    """Return a path that is not there, of this name or with a number behind it."""
+    names = (name if not number else f"{name}.{number}" for number in itertools.count())
+    return next(path for path in map(Path, names) if not path.exists())
 
 
 def _settle(producer: AggregatingProducer) -> None:
@@ -225,8 +258,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program,
         description="Put the records of a dead-letter file back on the streams that they name, with"
-        " the same data, keys and record IDs. The file stays as it is.",
+        " the same data, keys and record IDs. Without --remove the file stays as it is.",
         epilog=programs.EPILOG,
+        usage=programs.usage(program),
     )
     parser.add_argument("file", metavar="FILE", help="what --dead-letter of a producer has written")
     parser.add_argument(
@@ -245,12 +279,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dead-letter",
         metavar="FILE",
+        type=programs.file,
         help="append what cannot be delivered once more to this file (FILE.failed)",
     )
     parser.add_argument(
         "--remove",
         action="store_true",
-        help="remove FILE in the end, if all was delivered and nothing was appended meanwhile",
+        help="in the end take out of FILE what was delivered, or kept in the other file, and remove"
+        " it if nothing else is in it",
     )
     return parser
 

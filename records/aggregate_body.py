@@ -17,6 +17,8 @@ _KEY_INDEX_TAG: Final = 0x08
 _HASH_KEY_INDEX_TAG: Final = 0x10
 _DATA_TAG: Final = 0x1A
 
+_MIN_ENTRY_BYTES: Final = 2  # of a table: tag and length
+_MIN_RECORD_BYTES: Final = 6  # tag and length, of the index tag and number, and of empty data
 _CONTINUED: Final = bytes(range(0x80, 0x100))  # what all bytes of a varint but its last are of
 # Looking for entries that are alike pays from a few on; the first time there are fewer, it ends.
 _WORTH_A_LOOK: Final = 4
@@ -44,23 +46,29 @@ class Message(NamedTuple):
     hash_keys: list[int | None]
     records: list[tuple[int, int | None, bytes]]
 
+    def longest(self) -> int:
+        """Return the length of the longest of the three."""
+        return max(len(self.keys), len(self.hash_keys), len(self.records))
 
-def read_canonical(blob: bytes, start: int, end: int) -> Columns | None:
+
+def read_canonical(blob: bytes, start: int, end: int, max_records: int) -> Columns | None:
     """Read what the KPL and our builder write; None means that it is something else.
 
     Whatever is unusual is left to `read_any`: another order or field, numbers of more than two
-    bytes, any fault. A few bytes are looked at before it is known that they belong to the message.
+    bytes, any fault, too much of anything. A few bytes are looked at before it is known that they
+    belong to the message.
 
     Args:
         blob: An aggregate. At least 16 bytes, those of the checksum, follow `end`.
         start: Where the message begins.
         end: Where it ends.
+        max_records: The most records to return, and the most keys of either kind.
     """
     try:
-        keys, position = _read_table(blob, start, end, _KEY_TABLE_TAG)
-        entries, position = _read_table(blob, position, end, _HASH_KEY_TABLE_TAG)
+        keys, position = _read_table(blob, start, end, _KEY_TABLE_TAG, max_records)
+        entries, position = _read_table(blob, position, end, _HASH_KEY_TABLE_TAG, max_records)
         hash_keys = [_parse_hash_key(entry) for entry in entries]
-        return _read_records(blob, position, end, keys, hash_keys)
+        return _read_records(blob, position, end, keys, hash_keys, most=max_records)
     except (IndexError, UnicodeDecodeError):
         return None
 
@@ -68,7 +76,7 @@ def read_canonical(blob: bytes, start: int, end: int) -> Columns | None:
 def read_any(blob: bytes, start: int, end: int, max_records: int) -> Message:
     """Read whatever protobuf allows: any order, unknown fields, the last of a field given twice.
 
-    At most `max_records` + 1 records are read.
+    It ends with the first record, or key of either kind, beyond `max_records`.
 
     Raises:
         WireError: this is no AggregatedRecord, or one of its Records lacks a required field.
@@ -84,17 +92,20 @@ def read_any(blob: bytes, start: int, end: int, max_records: int) -> Message:
                 message.hash_keys.append(_parse_hash_key(blob[first:last].decode()))
             elif number == 3:
                 message.records.append(_read_record(blob, first, last))
-                if len(message.records) > max_records:
-                    break
+            if message.longest() > max_records:
+                break
     except UnicodeDecodeError as error:
         raise WireError(f"a key that is not UTF-8: {error}") from None
     return message
 
 
-def _read_table(blob: bytes, position: int, end: int, tag: int) -> tuple[list[str], int]:
+def _read_table(blob: bytes, position: int, end: int, tag: int, most: int) -> tuple[list[str], int]:
     entries: list[str] = []
     alike = True
+    safe = position + most * _MIN_ENTRY_BYTES  # so far there are not too many to count
     while blob[position] == tag:
+        if position > safe and len(entries) > most:
+            raise IndexError
         start = position
         size = blob[position + 1]
         position += 2
@@ -113,17 +124,20 @@ def _read_table(blob: bytes, position: int, end: int, tag: int) -> tuple[list[st
             entries += [blob[first : first + size].decode() for first in rest]
             stop += len(rest) * (stop - start)
         position = stop
+    if len(entries) > most:
+        raise IndexError
     return entries, position
 
 
-def _read_records(  # noqa: C901, PLR0911, PLR0912 - a call takes as long as all this
-    blob: bytes, position: int, end: int, keys: list[str], hash_keys: list[int | None]
+def _read_records(  # noqa: C901, PLR0911, PLR0912, PLR0915 - a call takes as long as all this
+    blob: bytes, position: int, end: int, keys: list[str], hash_keys: list[int | None], *, most: int
 ) -> Columns | None:
     picked: list[str] = []
     data: list[bytes] = []
     explicit: list[int | None] = []
     alike = True
-    while position < end:
+    safe = min(end, position + most * _MIN_RECORD_BYTES)  # so far there are not too many to count
+    while position < safe or (position < end and len(data) <= most):
         start = position
         if blob[position] != 0x1A:
             return None
@@ -174,7 +188,7 @@ def _read_records(  # noqa: C901, PLR0911, PLR0912 - a call takes as long as all
             picked += [keys[index] for index in indexes]
             data += [blob[last - size : last] for last in range(stop + step, position + 1, step)]
             alike = len(indexes) >= _WORTH_A_LOOK
-    if position != end:
+    if position != end or len(data) > most:
         return None
     return Columns(picked, data, chain(explicit, repeat(None)) if explicit else repeat(None))
 

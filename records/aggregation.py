@@ -252,7 +252,7 @@ def decode(
 
     Args:
         blob: The data of a Kinesis record.
-        max_records: The most user records to unpack.
+        max_records: The most user records to unpack, and the most keys of either kind to read.
         strict: What to do about a record that points outside a table: raise, or return those
             before it, as the Kinesis Client Library does.
 
@@ -260,21 +260,21 @@ def decode(
         The user records in their order, maybe none; or None if this is a plain record.
 
     Raises:
-        AggregateError: there are more than `max_records`, or, if strict, a record points outside
-            a table. It carries the blob and what came before the fault.
+        AggregateError: there are more than `max_records` of anything, or, if strict, a record
+            points outside a table. It carries the blob and, of the latter, what came before it.
     """
     if not is_aggregate(blob):
         return None
     end = len(blob) - _DIGEST_BYTES
-    columns = read_canonical(blob, len(MAGIC), end)
-    if columns is not None and len(columns.data) <= max_records:
+    columns = read_canonical(blob, len(MAGIC), end, max_records)
+    if columns is not None:
         return list(map(_new_user_record, zip(*columns, count(), strict=False)))
     try:
         message = read_any(blob, len(MAGIC), end, max_records)
     except WireError:
         return None
-    if len(message.records) > max_records:
-        reason = f"an aggregate of more than {max_records} records"
+    if message.longest() > max_records:
+        reason = f"an aggregate of more than {max_records} records or keys"
         raise AggregateError(reason, decoded=(), blob=blob, too_many=True)
     return _resolve(message, blob, strict=strict)
 

@@ -38,7 +38,8 @@ class DeadLetter:
         explicit_hash_key: Its explicit hash key, if it had one.
         error_code: The last error, such as `ProvisionedThroughputExceededException`.
         error_message: What the service or the producer said; cut at 4,096 characters.
-        attempts: How often it was sent. 0: it was never tried.
+        attempts: How often it was sent, where the aggregating producer counts no further than 100.
+            0: it was never tried.
         failed_at: When it was given up, in seconds since 1970.
     """
 

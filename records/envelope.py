@@ -17,6 +17,7 @@ Streams Developer Guide, "Handle duplicate records"). This module embeds one in 
 Every ID and payload has exactly one sealed form. A payload that is itself a frame is framed again.
 """
 
+import hashlib
 import json
 import random
 import re
@@ -75,11 +76,14 @@ def derived_record_id(source: str, position: str) -> str:
     restart which reads the source once more makes duplicates that can be told.
 
     Args:
-        source: What is read, such as a file's path or a topic.
+        source: What is read, such as a file's path or a topic. It may hold lone surrogates, as the
+            path of a file does whose name is not UTF-8.
         position: Where in it, such as a byte offset or a sequence number.
     """
-    # The length keeps ("a", "bc") and ("ab", "c") apart.
-    return str(uuid.uuid5(_NAMESPACE, f"{len(source)}:{source}{position}"))
+    # The length keeps ("a", "bc") and ("ab", "c") apart. `uuid.uuid5` would take no surrogates.
+    name = f"{len(source)}:{source}{position}".encode(errors="surrogatepass")
+    digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ class AggregateError(RecordsError):
     Attributes:
         decoded: The `records.aggregation.UserRecord`s before the fault, in their order.
         blob: The whole aggregate as it came, to be set aside.
-        too_many: True if the aggregate holds more records than the caller allowed; False if one
-            of its records points outside a key table.
+        too_many: True if the aggregate holds more records or keys than the caller allowed; False
+            if one of its records points outside a key table.
     """
 
     def __init__(

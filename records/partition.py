@@ -70,14 +70,12 @@ class ShardMap:
     def __init__(self, shards: Iterable[Shard]) -> None:
         """Take the shards of all pages of ListShards, open and closed, in any order."""
         self._by_id: Final = {shard.shard_id: shard for shard in shards}
-        # Where a list taken amid a reshard shows a parent still open beside its children, they
-        # share an end with it: the narrower one comes first and wins.
-        self._open: Final = tuple(
-            sorted(
-                (shard for shard in self._by_id.values() if not shard.closed),
-                key=lambda shard: (shard.ending_hash_key, -shard.starting_hash_key),
-            )
-        )
+        # A list taken amid a reshard may show a parent still open beside its children.
+        listed = self._by_id.values()
+        parents = {shard.parent_shard_id for shard in listed}
+        parents |= {shard.adjacent_parent_shard_id for shard in listed}
+        taking = [each for each in listed if not each.closed and each.shard_id not in parents]
+        self._open: Final = tuple(sorted(taking, key=lambda shard: shard.ending_hash_key))
         self._ends: Final = [shard.ending_hash_key for shard in self._open]
 
     @classmethod
@@ -90,7 +88,7 @@ class ShardMap:
 
     @property
     def open_shards(self) -> tuple[Shard, ...]:
-        """The shards that take records, in the order of their hash keys."""
+        """The shards that take records, in the order of their hash keys: open, and no parent."""
         return self._open
 
     def shard_for(self, hash_key: int) -> Shard:

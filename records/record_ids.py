@@ -3,10 +3,13 @@
 An ID is a UUIDv7. The first of a millisecond is random, and each further one of that millisecond is
 the one before plus 1: they sort in the order in which they were made (RFC 9562, section 6.2,
 method 2), and the operating system is asked for random bits once a millisecond, not once a record.
+Where the clock steps back, IDs go on from the latest millisecond until it is there again; after a
+step of more than 10 seconds they go by the clock, and sort below those before.
 """
 
 import itertools
 import json
+import math
 import os
 import struct
 import zlib
@@ -20,6 +23,7 @@ _HEADER_CHECKSUM: Final = zlib.crc32(_HEADER[4:])
 _FIELD_BYTES: Final = FIELD.encode()
 _OPENING: Final = f'{{"{FIELD}":"'.encode()
 _MILLISECONDS: Final = 2**48 - 1
+_STEP_BACK: Final = 10_000  # milliseconds
 _packed: Final = struct.Struct(">I").pack
 
 
@@ -78,10 +82,8 @@ class RecordIds:
     def _mint(self) -> bytes:
         now = int(self._clock() * 1000)
         minted_at, numbers = _latest.series
-        if minted_at != now:
-            # Two threads that come here at once make two series. Both are random, and both good.
-            numbers = _series(now)
-            _latest.series = (now, numbers)
+        if now != minted_at and not minted_at - _STEP_BACK <= now < minted_at:
+            numbers = _latest.begin(now)
         return next(numbers).to_bytes(16, "big")
 
 
@@ -102,7 +104,16 @@ class _Latest:
         self.forget()
 
     def forget(self) -> None:
-        self.series: tuple[int, itertools.count[int]] = (-1, itertools.count())
+        self.series: tuple[float, itertools.count[int]] = (-math.inf, itertools.count())
+
+    def begin(self, now: int) -> "itertools.count[int]":
+        """Begin the series of this millisecond, or return the one that another thread began."""
+        begun = (now, _series(now))
+        # Asking for random bits lets other threads in. From here on nothing does, in CPython with
+        # its lock; where two series of a moment are begun all the same, both are good.
+        if not now <= self.series[0] <= now + _STEP_BACK:
+            self.series = begun
+        return self.series[1]
 
 
 def _series(milliseconds: int) -> "itertools.count[int]":

@@ -7,9 +7,13 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.exceptions import HTTPClientError
+from botocore.handlers import add_recursion_detection_header
 from botocore.utils import get_environ_proxies
+from botocore.validate import ParamValidationDecorator
 
-from wire.connections import Answer, Connections
+from wire.connections import Connections
+from wire.exchange import Answer
 from wire.protocol import Operation
 
 if TYPE_CHECKING:
@@ -33,16 +37,20 @@ def client(
 
     PutRecord, PutRecords, GetRecords, GetShardIterator, ListShards and DescribeStreamSummary go
     as CBOR, the protocol that AWS's SDK for Java speaks with Kinesis. All else of boto3's client
-    is there too, and is boto3's: the other operations, paginators, waiters, `exceptions`, `meta`.
-    Credentials, region, endpoint, signature, time-outs, TLS and proxies are as for boto3's client.
+    is there too, and is boto3's: `exceptions`, `meta`, and the other operations, paginators and
+    waiters, which retry as `config` says. Credentials, region, endpoint, signature, time-outs, TLS
+    and proxies are as for boto3's client.
 
     What is different from it, for the six operations:
 
     * A call is one request, whatever `config` says about retries. The callers here retry, for they
       know which records failed. `ReadTimeoutError`, `ConnectionClosedError` and `HTTPClientError`
-      mean that the request may have been carried out.
+      mean that the request may have been carried out. `SSLError` means that it was not: what goes
+      wrong with TLS later than the handshake is a `ConnectionClosedError`, except through a proxy.
     * An answer that cannot be read is an `HTTPClientError`; boto3 returns one without members.
     * Milliseconds are the finest that a timestamp among the parameters can say.
+    * The `User-Agent` is that of `meta.config`, without the marks that botocore sets in it for each
+      request; there are none of the `amz-sdk-` headers, which are about retries.
     * Of botocore's events only those about the endpoint and the signature are emitted: moto's
       mocks and tracers that hook into the others do not see the calls.
 
@@ -57,25 +65,28 @@ def client(
     Raises:
         BotoCoreError: what boto3 raises when it makes a client, such as `NoRegionError`.
     """
-    once = Config(retries={"total_max_attempts": 1})
     maker: Any = session or boto3
-    plain = maker.client("kinesis", config=config.merge(once) if config else once, **arguments)
+    plain = maker.client("kinesis", config=config, **arguments)
     return cast("KinesisClient", WireKinesis(plain))
 
 
 class WireKinesis:
     """Six operations as CBOR, and everything else by the boto3 client beneath; see `client`."""
 
+    total_max_attempts: Final = 1
+    """How often a call of the six is sent; what `meta.config` says of it holds for all others."""
+
     def __init__(self, plain: Any) -> None:
         self._plain: Final = plain
         self._config: Final[Any] = plain.meta.config
         model = plain.meta.service_model
+        # Only under these names, which are years old, does botocore say what `parameter_validation`
+        # of the profile, `verify` and AWS_CA_BUNDLE, or `tcp_keepalive` came to.
+        validate = isinstance(plain._serializer, ParamValidationDecorator)  # noqa: SLF001
         self._operations: Final = {
-            name: Operation(model.operation_model(operation))
+            name: Operation(model.operation_model(operation), validate=validate)
             for name, operation in OPERATIONS.items()
         }
-        # Only under these names, which are years old, does botocore say what `verify` and
-        # AWS_CA_BUNDLE, or `tcp_keepalive` of the profile, came to.
         http_session = plain._endpoint.http_session  # noqa: SLF001
         self._connections: Final = Connections(
             connect_timeout=self._config.connect_timeout,
@@ -116,7 +127,7 @@ class WireKinesis:
         return self._call("describe_stream_summary", parameters)
 
     def close(self) -> None:
-        """Close the connections that are not in use; a call after it makes new ones."""
+        """Close the connections, those in use after their calls; a call after it makes new ones."""
         self._connections.close()
         self._plain.close()
 
@@ -152,6 +163,7 @@ class WireKinesis:
             model, parameters, context
         )
         headers = {"User-Agent": self._config.user_agent, **operation.headers, **headers}
+        add_recursion_detection_header({"headers": headers})  # only in AWS Lambda
         url = url if urlsplit(url).path else f"{url}/"
         request = AWSRequest("POST", url, headers, operation.encode(parameters))
         request.context = context
@@ -162,6 +174,11 @@ class WireKinesis:
         if not self._proxies.get(urlsplit(request.url).scheme):
             return self._connections.post(request.url, dict(request.headers.items()), request.data)
         # It knows tunnels and the proxy's own credentials and certificates.
-        answer = self._plain._endpoint.http_session.send(request.prepare())  # noqa: SLF001
+        endpoint = self._plain._endpoint  # noqa: SLF001
+        answer = endpoint.http_session.send(endpoint.prepare_request(request))
+        if answer.status_code < 200:
+            # It takes an interim answer for the answer: the next call would get this one's.
+            endpoint.http_session.close()
+            raise HTTPClientError(error=f"only an interim answer, {answer.status_code}")
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Answer(answer.status_code, headers, answer.content)

@@ -1,27 +1,23 @@
 """Kept HTTP/1.1 connections: a request goes out once, and an answer or an exception comes back."""
 
 import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any, NamedTuple
+from http.client import HTTPException
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from botocore import exceptions as sdk
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from urllib3.util import wait_for_read
 
+from wire.exchange import Answer, exchange
+
 Place = tuple[str, str, int | None]
-
-
-class Answer(NamedTuple):
-    """An answer as it came; headers have names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
+Idle = dict[Place, deque[socket.socket]]
 
 
 class Connections:
@@ -53,7 +49,7 @@ class Connections:
         self._client_cert = client_cert
         self._socket_options = socket_options
         self._tls: ssl.SSLContext | None = None
-        self._idle: dict[Place, deque[HTTPConnection]] = {}
+        self._idle: Idle = {}
         self._process_id = os.getpid()
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -65,74 +61,67 @@ class Connections:
             ReadTimeoutError, ConnectionClosedError, HTTPClientError: the request may have been
                 carried out.
         """
-        target = urlsplit(url)
-        place = (target.scheme, target.hostname or "", target.port)
-        connection = self._kept(place) or self._connect(url, target)
-        done = False
-        try:
-            answer = _exchange(connection, target, headers, body)
-            done = True
-        except Exception as error:
-            raise _unanswered(error, url) from error
-        finally:
-            if not done:  # Ctrl-C too leaves half an exchange behind
-                connection.close()
-        if connection.sock is not None:  # it is None after an answer that says so
-            self._keep(place, connection)
-        return answer
-
-    def close(self) -> None:
-        """Close what is not in use."""
-        for kept in list(self._idle.values()):
-            with suppress(IndexError):  # there are no more
-                while True:
-                    kept.pop().close()
-
-    def _kept(self, place: Place) -> HTTPConnection | None:
-        """Take the connection that was used last, of those that the server has not closed."""
         if self._process_id != os.getpid():
             # They belong to the parent; closing a copy tells the server nothing.
             self.close()
             self._process_id = os.getpid()
-        kept = self._idle.get(place)
-        while kept:
-            try:
-                connection = kept.pop()
-            except IndexError:  # another thread was faster
-                break
-            # Before a request there is nothing to read but the end.
-            if not wait_for_read(connection.sock, timeout=0):
-                return connection
-            connection.close()
-        return None
+        target = urlsplit(url)
+        place = (target.scheme, target.hostname or "", target.port)
+        idle = self._idle
+        sock = _taken(idle, place) or self._connect(url, target)
+        keep = False
+        try:
+            answer, keep = exchange(sock, target, headers, body)
+        except Exception as error:
+            raise _unanswered(error, url) from error
+        finally:
+            if not keep:  # Ctrl-C too leaves half an exchange behind
+                sock.close()
+        if keep:
+            self._keep(idle, place, sock)
+        return answer
 
-    def _keep(self, place: Place, connection: HTTPConnection) -> None:
-        kept = self._idle.setdefault(place, deque())
+    def close(self) -> None:
+        """Close each connection that is not in use now, and the others after their calls."""
+        idle, self._idle = self._idle, {}
+        _drain(idle)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _keep(self, idle: Idle, place: Place, sock: socket.socket) -> None:
+        kept = idle.setdefault(place, deque())
         if len(kept) < self._max_idle:
-            kept.append(connection)
+            kept.append(sock)
         else:
-            connection.close()
+            sock.close()
+        if self._idle is not idle:  # closed meanwhile
+            _drain(idle)
 
-    def _connect(self, url: str, target: SplitResult) -> HTTPConnection:
-        options: dict[str, Any] = {"port": target.port, "timeout": self._connect_timeout}
-        if target.scheme == "https":
-            options["context"] = self._tls_context(url)
-            connection: HTTPConnection = HTTPSConnection(target.hostname or "", **options)
-        else:
-            connection = HTTPConnection(target.hostname or "", **options)
+    def _connect(self, url: str, target: SplitResult) -> socket.socket:
+        secure = target.scheme == "https"
+        context = self._tls_context(url) if secure else None
+        host = target.hostname or ""
+        port = (443 if secure else 80) if target.port is None else target.port
+        sock: socket.socket | None = None
         done = False
         try:
-            connection.connect()
+            sock = socket.create_connection((host, port), self._connect_timeout)
             for option in self._socket_options:
-                connection.sock.setsockopt(*option)
-            connection.sock.settimeout(self._read_timeout)
+                sock.setsockopt(*option)
+            if context is not None:
+                sock = context.wrap_socket(
+                    sock, server_hostname=host, do_handshake_on_connect=False
+                )
+                sock.do_handshake()
+            sock.settimeout(self._read_timeout)
             done = True
         except Exception as error:
             raise _not_connected(error, url) from error
         finally:
-            if not done:
-                connection.close()
-        return connection
+            if sock is not None and not done:
+                sock.close()
+        return sock
 
     def _tls_context(self, url: str) -> ssl.SSLContext:
         # Reading the authorities takes tens of milliseconds, so it is done once; threads that are
@@ -145,25 +134,26 @@ class Connections:
         return self._tls
 
 
-def _exchange(
-    connection: HTTPConnection, target: SplitResult, headers: Mapping[str, str], body: bytes
-) -> Answer:
-    path = (target.path or "/") + (f"?{target.query}" if target.query else "")
-    cut_short = False
-    try:
-        connection.request("POST", path, body, headers)
-    except (BrokenPipeError, ConnectionResetError):
-        # A server may refuse a request before it has read all of it, and its answer counts.
-        cut_short = True
-    response = connection.getresponse()
-    content = response.read()
-    if cut_short:
-        connection.close()
-    received: dict[str, str] = {}
-    for name, value in response.headers.items():
-        lower = name.lower()
-        received[lower] = f"{received[lower]}, {value}" if lower in received else value
-    return Answer(response.status, received, content)
+def _taken(idle: Idle, place: Place) -> socket.socket | None:
+    """Take the connection that was used last, of those that the server has not closed."""
+    kept = idle.get(place)
+    while kept:
+        try:
+            sock = kept.pop()
+        except IndexError:  # another thread was faster
+            break
+        # Before a request there is nothing to read but the end.
+        if not wait_for_read(sock, timeout=0):
+            return sock
+        sock.close()
+    return None
+
+
+def _drain(idle: Idle) -> None:
+    for kept in list(idle.values()):
+        with suppress(IndexError):  # there are no more
+            while True:
+                kept.pop().close()
 
 
 def _tls_context(
@@ -194,8 +184,6 @@ def _not_connected(error: Exception, url: str) -> sdk.BotoCoreError:
 
 
 def _unanswered(error: Exception, url: str) -> sdk.BotoCoreError:
-    if isinstance(error, ssl.SSLError):
-        return sdk.SSLError(endpoint_url=url, error=error)
     if isinstance(error, TimeoutError):
         return sdk.ReadTimeoutError(endpoint_url=url, error=error)
     if isinstance(error, OSError | HTTPException):

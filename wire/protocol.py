@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import HTTPClientError, ParamValidationError
@@ -32,15 +33,17 @@ class Operation:
 
     Args:
         model: botocore's model of the operation.
+        validate: Whether parameters are checked, as by boto3's `parameter_validation`.
     """
 
-    def __init__(self, model: "OperationModel") -> None:
+    def __init__(self, model: "OperationModel", *, validate: bool = True) -> None:
         self.name: Final[str] = model.name
         self.headers: Final[Mapping[str, str]] = {
             "X-Amz-Target": f"{model.metadata['targetPrefix']}.{model.name}",
             "Content-Type": CONTENT_TYPE,
         }
         self.model: Final = model
+        self._validate: Final = validate
         self._input: Final[Any] = model.input_shape
         self._output: Final[Any] = model.output_shape
         self._read: Final = _reader(self._output) or _as_it_is
@@ -50,20 +53,21 @@ class Operation:
 
         Raises:
             ParamValidationError: what boto3's would say, word for word; also for text that holds
-                half a surrogate pair, which CBOR cannot carry.
+                half a surrogate pair, which UTF-8 cannot carry.
         """
         entries: Any = parameters.get("Records")
         plain = _are_plain(entries)
         # botocore's own validator words the errors. It takes 6 us for each record, and each plain
         # one passes it as the first does.
         checked = {**parameters, "Records": entries[:1]} if plain else parameters
-        report = ParamValidator().validate(checked, self._input)
-        if report.has_errors():
-            raise ParamValidationError(report=report.generate_report())
-        body = _to_wire(checked, self._input)
-        if plain:
-            body["Records"] = entries
+        if self._validate:
+            report = ParamValidator().validate(checked, self._input)
+            if report.has_errors():
+                raise ParamValidationError(report=report.generate_report())
         try:
+            body = _to_wire(checked, self._input)
+            if plain:
+                body["Records"] = entries
             return dumps(body)
         except UnicodeEncodeError as error:
             raise ParamValidationError(report=f"Not Unicode text: {error}") from error
@@ -189,12 +193,12 @@ def _list_reader(member: Any) -> Reader:
         if type(value) is not list:
             raise _NoAnswerError(f"a list was expected, not {type(value).__name__}")
         if flat:
-            return [
-                each
-                if type(each) is dict and known.issuperset(each) and None not in each.values()
-                else _clean(each, known)
-                for each in value
-            ]
+            clean = (
+                set(map(type, value)) <= {dict}
+                and known.issuperset(set().union(*value))
+                and None not in chain.from_iterable(map(dict.values, value))
+            )
+            return value if clean else [_clean(each, known) for each in value]
         return value if reader is None else [reader(each) for each in value]
 
     return read
@@ -211,11 +215,12 @@ def _blob(value: Any) -> bytes:
 
 
 def _timestamp(value: Any) -> datetime:
-    """Read AWS's tagged milliseconds, or a bare number of milliseconds or seconds."""
+    """Read AWS's tagged milliseconds, or any number of milliseconds or seconds, tagged or bare."""
     number: Any = value.value if type(value) is CBORTag else value
-    milliseconds = type(number) is int and number >= _LEAST_MILLISECONDS
     try:
-        seconds = number / 1000 if milliseconds else float(number)
+        seconds = float(number)
+        if seconds >= _LEAST_MILLISECONDS:
+            seconds /= 1000
         minute, rest = divmod(seconds, 60)
         start = _minute(int(minute))
         return (start + timedelta(seconds=rest)).replace(fold=start.fold)

@@ -9,7 +9,8 @@ How to run it: `python -m producers.aggregated STREAM [FILE|-] [--key-field thin
 `tail -f log | python -m producers.aggregated STREAM` is a fine use.
 
 What you will see: one line, `delivered 1000 of 1000 records to STREAM`, and on stderr one line
-for each kind of failure. Exit code 0 if all was delivered, 1 if not, 2 for bad usage or bad input.
+for each kind of failure. Exit code 0 if all was delivered, 1 if not, such as the rest of FILE after
+Ctrl-C, 2 for bad usage or bad input.
 
 What is guaranteed and what is not: at least once, every line read is delivered or reported. Order
 for each key, as consumers see it that follow the lineage of shards and apply each record ID once

@@ -71,6 +71,9 @@ class AsyncAggregatingProducer:
     ) -> PutResult:
         """Put a record and wait until it is confirmed; while the buffer is full it waits for room.
 
+        One of more than 1 MiB waits, too, and those behind it, until it is known whether the stream
+        takes it.
+
         Cancelled before the record was taken, such as by `asyncio.timeout`, nothing was put;
         cancelled later, the record is delivered all the same, or goes to the dead-letter callback.
 
@@ -128,7 +131,10 @@ class AsyncAggregatingProducer:
         try:
             return await taken
         except asyncio.CancelledError:
+            first = next(iter(self._waiting), None) is taken
             self._waiting.pop(taken, None)
+            if first:
+                self._take_waiting()  # The next may need less room.
             if taken.done() and not taken.cancelled() and taken.exception() is None:
                 taken.result().cancel()  # It was just taken, and nobody will look at its answer.
             raise
@@ -187,17 +193,21 @@ class AsyncAggregatingProducer:
     def _ask_for_room(self, size: int) -> None:
         if not self._room_is_asked_for:
             self._room_is_asked_for = True
-            self._producer.call_when_room(partial(self._wake, self._take_waiting), size)
+            self._producer.call_when_room(partial(self._wake, self._room_is_made), size)
+
+    def _room_is_made(self) -> None:
+        self._room_is_asked_for = False
+        self._take_waiting()
 
     def _take_waiting(self) -> None:
         """Take what waits, in the order of asking, as far as there is room."""
-        self._room_is_asked_for = False
         for _ in range(_AT_ONCE):
             if not self._waiting:
                 return
             taken, asked = next(iter(self._waiting.items()))
             try:
-                taken.set_result(self._take(asked))
+                if not taken.done():  # Cancelled, and its task has had no turn yet.
+                    taken.set_result(self._take(asked))
             except BufferFullError as full:
                 self._ask_for_room(full.size)
                 return

@@ -7,8 +7,11 @@ from math import inf
 from typing import Final
 
 from producers.aggregated.calls import Calls
-from producers.aggregated.machine import ListRequest, Machine, PutRequest
-from producers.aggregated.values import Sent, Settled
+from producers.aggregated.departure import PutRequest
+from producers.aggregated.endings import Batch, Endings
+from producers.aggregated.machine import ListRequest, Machine
+from producers.aggregated.values import Sent
+from producers.put_records import Failure
 
 log = logging.getLogger(__name__)
 
@@ -25,22 +28,28 @@ class Crew:
     Args:
         machine: What decides; to be used under `lock` only.
         calls: What the threads are away for.
+        endings: What ends the futures of what is settled.
         lock: The lock of the owner, too.
-        settled: Called without the lock, with what has come to its end.
-        in_order: Whether `settled` is called by one thread at a time, in the order of the ends.
+        told: Called without the lock, when the shards were listed or could not be, and at a defect.
         tick: Called without the lock, every `tick_seconds`.
         name: What the threads are called.
         max_threads: How many there may be, the one that waits included.
+
+    Attributes:
+        threads: All that were started.
+        stopping: Whether the threads end once nothing is buffered.
+        failed: Whether one of them has come upon a defect.
+        not_listed: Why the shards could not be listed, the last time; None if they were.
     """
 
     def __init__(
         self,
         machine: Machine,
         calls: Calls,
+        endings: Endings,
         *,
         lock: threading.Lock,
-        settled: Callable[[list[Settled]], None],
-        in_order: bool,
+        told: Callable[[], None],
         tick: Callable[[], None] | None,
         tick_seconds: float,
         name: str,
@@ -51,11 +60,10 @@ class Crew:
         self.threads: list[threading.Thread] = []
         self.stopping = False
         self.failed = False
-        self._machine, self._calls, self._lock = machine, calls, lock
-        self._on_settled = settled
-        self._in_order = in_order
-        self._settling = 0
-        self._settled = threading.Condition(lock)
+        self.not_listed: Failure | None = None
+        self._machine, self._calls, self._endings = machine, calls, endings
+        self._lock = lock
+        self._told = told
         self._tick = tick
         self._tick_seconds = tick_seconds
         self._tick_at = inf if tick is None else clock() + tick_seconds
@@ -80,32 +88,9 @@ class Crew:
         self._lead.notify_all()
         self._spare.notify_all()
 
-    def take_settled(self) -> list[Settled]:
-        """Return what is to be ended now, and be told by `ended` when it is; with the lock."""
-        if self._in_order and self._settling:
-            return []  # Whoever is at it comes back for more.
-        settled = self._machine.take_settled()
-        self._settling += bool(settled)
-        return settled
-
-    def end(self, settled: list[Settled]) -> None:
-        """End what `take_settled` gave; without the lock."""
-        if not settled:
-            return
-        try:
-            self._on_settled(settled)
-        finally:
-            with self._lock:
-                self._settling -= 1
-                self._settled.notify_all()
-
-    def wait_for_endings(self, timeout: float) -> None:
-        """Wait until nobody ends anything; with the lock."""
-        self._settled.wait_for(lambda: not self._settling, timeout)
-
     def is_own_thread(self) -> bool:
         """Whether the caller is called by this crew."""
-        return threading.current_thread() in self.threads
+        return threading.current_thread() in self.threads or self._endings.is_closing_thread()
 
     def _start_one(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -123,8 +108,8 @@ class Crew:
         try:
             while self._turn():
                 pass
-        except Exception:
-            # A defect of ours: say so, but leave no caller waiting for ever.
+        except BaseException:
+            # A defect of ours, or of the client: say so, but leave no caller waiting for ever.
             log.exception("%s stopped", self._name)
             self._give_up()
 
@@ -132,10 +117,20 @@ class Crew:
         with self._lock:
             self.failed = True
             self._machine.abandon("ProducerFailed", "the producer stopped; its log says why")
-            settled = self._machine.take_settled()
-            self._settling += bool(settled)
+            batch = self._endings.take()
             self.stop()
-        self.end(settled)
+        if batch is not None:
+            self._call(self._endings.end, batch)
+        self._call(self._told)
+
+    def _call(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call what calls callbacks: this thread is needed, whatever they raise."""
+        try:
+            call(*arguments)
+        except Exception:
+            raise  # It is none of theirs, for those were logged.
+        except BaseException:
+            log.exception("%s: a callback tried to end the thread", self._name)
 
     def _turn(self) -> bool:
         """Wait for something to do, and do it; False when all is done."""
@@ -143,10 +138,13 @@ class Crew:
             task = self._next()
         if task is None:
             return False
-        request, settled, ticks = task
-        self.end(settled)
+        request, batch, ticks = task
+        if batch is not None:
+            self._call(self._endings.end, batch)
         if ticks and self._tick is not None:
-            self._tick()
+            self._call(self._tick)
+            with self._lock:
+                self._tick_at = self._clock() + self._tick_seconds
         if isinstance(request, PutRequest):
             request.started_at, now = self._wall_clock(), self._clock()
             reply = self._calls.put(request.records)
@@ -157,24 +155,25 @@ class Crew:
         elif isinstance(request, ListRequest):
             listed = self._calls.list()
             with self._lock:
+                self.not_listed = listed if isinstance(listed, Failure) else None
                 self._machine.shards_listed(listed, now=self._clock())
-            self._on_settled([])  # Some wait for what the list says, and not for a record.
+            self._call(self._told)
         return True
 
-    def _next(self) -> tuple[PutRequest | ListRequest | None, list[Settled], bool] | None:
+    def _next(self) -> tuple[PutRequest | ListRequest | None, Batch | None, bool] | None:
         while True:
             now = self._clock()
-            # One or the other: a request does not wait for the callbacks of what was settled.
-            settled = self.take_settled()
-            request = None if settled else self._machine.step(now)
-            if request is None and not settled:
-                settled = self.take_settled()
             ticks = now >= self._tick_at
             if ticks:
-                self._tick_at = now + self._tick_seconds
-            if request is not None or settled or ticks:
+                self._tick_at = inf  # Until it has returned.
+            # Nothing waits for a callback, neither of what was settled nor of the metrics.
+            batch = None if ticks else self._endings.take()
+            request = self._machine.step(now) if batch is None and not ticks else None
+            if request is None and batch is None and not ticks:
+                batch = self._endings.take()
+            if request is not None or batch is not None or ticks:
                 self._see_to_a_leader()
-                return request, settled, ticks
+                return request, batch, ticks
             if self.stopping and not self._machine.ledger.records:
                 self.stop()
                 return None

@@ -4,7 +4,7 @@
 
 In AWS Lambda the log is standard output; elsewhere the CloudWatch agent reads a file of such lines.
 The namespace, the metrics and their units are those of the KPL: dashboards and alarms for a stream,
-one of its shards or an error code keep working.
+one of its shards or an error code keep working. `metrics` says what is counted otherwise.
 
 AWS: Amazon CloudWatch User Guide, Specification: Embedded metric format.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html

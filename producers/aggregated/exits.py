@@ -5,7 +5,7 @@ import time
 import weakref
 from typing import Final, Protocol
 
-# How long an exit may take for all of them; what is not sent by then is dead-lettered.
+# For how long all of them may deliver at the exit; what is not sent by then is dead-lettered.
 EXIT_SECONDS: Final = 5.0
 
 
@@ -35,8 +35,14 @@ def forget(producer: Closable) -> None:
 
 def _close_all() -> None:
     until = time.monotonic() + EXIT_SECONDS
+    raised: BaseException | None = None
     for producer in [*_open]:
-        producer.close(max(0.0, until - time.monotonic()))
+        try:
+            producer.close(max(0.0, until - time.monotonic()))
+        except BaseException as error:  # noqa: BLE001 - raised again when all are closed
+            raised = raised or error
+    if raised is not None:
+        raise raised
 
 
 atexit.register(_close_all)

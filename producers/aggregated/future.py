@@ -1,5 +1,7 @@
 """The future of a record: one of `concurrent.futures`, and light, for there is one for each."""
 
+import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,21 +11,34 @@ from producers.aggregated.values import Confirmed, Delivery, PutResult
 
 _PENDING: Final = "PENDING"
 _FINISHED: Final = "FINISHED"
-# Held for an instant only: while a condition is made, or a future ends that has none.
-_lock: Final = threading.Lock()
+# Of all futures, held for an instant only: while one gets a condition, or ends that has none. A
+# signal handler may look at a future amid that, so that the same thread may hold it twice.
+_lock = threading.RLock()
+log = logging.getLogger("concurrent.futures")  # The base class's own.
+
+
+def _renew_lock() -> None:
+    """In a forked child: the thread that held it is not here."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class _MadeWhenNeeded:
     """Makes the condition of a future, and its lists, for the first who waits for it."""
 
     def __get__(self, future: "PutFuture", _owner: type) -> threading.Condition:
+        made = threading.Condition()
         with _lock:
-            if not future._is_waited_for:  # noqa: SLF001 - of our own class
+            if future._is_waited_for:  # noqa: SLF001 - of our own class
+                made = future.__dict__["_condition"]
+            else:
                 future._waiters = []  # noqa: SLF001
                 future._done_callbacks = [*future._done_callbacks]  # noqa: SLF001
-                future.__dict__["_condition"] = threading.Condition()
+                future.__dict__["_condition"] = made
                 future._is_waited_for = True  # noqa: SLF001
-            made: threading.Condition = future.__dict__["_condition"]
             return made
 
 
@@ -105,7 +120,7 @@ class PutFuture(Future[PutResult]):
         if not light:
             self.set_result(self._result)
         elif self._done_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]  # of the base class
+            self._invoke_callbacks()
 
     def add_done_callback(self, fn: Callable[[Future[PutResult]], object]) -> None:
         """Have `fn` called with this future when it ends, or now if it has ended."""
@@ -114,6 +129,18 @@ class PutFuture(Future[PutResult]):
                 self._done_callbacks = (*self._done_callbacks, fn)
                 return
         super().add_done_callback(fn)
+
+    def _invoke_callbacks(self) -> None:  # The base's would call none after `SystemExit`.
+        raised: BaseException | None = None
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except Exception:
+                log.exception("exception calling callback for %r", self)
+            except BaseException as error:  # noqa: BLE001 - raised again when all are called
+                raised = raised or error
+        if raised is not None:
+            raise raised
 
 
 def confirm_unwatched(confirmed: Confirmed, first: int) -> int:

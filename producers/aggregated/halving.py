@@ -6,9 +6,9 @@ from typing import Final
 from producers.aggregated.lane import Lane
 from producers.aggregated.pack import Pack
 
-# More than it takes to find one record among the 500 x 400 of a request, some times over. After as
-# many refusals in a row the fault is not a record's, and the rest is not taken apart any more.
-_MAX_REFUSALS: Final = 60
+# It takes two for each record of a request of 500 that are all at fault. After as many in a row the
+# fault is not a record's, and the rest is not taken apart any more.
+_MAX_REFUSALS: Final = 1_000
 
 
 class Halving:

@@ -42,9 +42,16 @@ class Intake:
         returns the most that the stream takes, or raises if that is not known in time.
         """
         data, identity = self._sealed(data, record_id)
-        size = counted = check_record(
-            partition_key, data, explicit_hash_key, max_record_bytes=MAX_LARGE_RECORD_BYTES
-        )
+        try:
+            size = counted = check_record(
+                partition_key, data, explicit_hash_key, max_record_bytes=MAX_LARGE_RECORD_BYTES
+            )
+            if explicit_hash_key is None:
+                place = hash_key(partition_key)
+            else:
+                place = _checked(partition_key, explicit_hash_key)
+        except AttributeError:  # Quicker than a look at the type of each.
+            raise TypeError(f"a partition key is text, not {partition_key!r:.100}") from None
         # What carries an ID begins with it.
         if identity is None and is_aggregate(data):  # It will be wrapped, which makes it larger.
             wire = lone_record(partition_key, data, explicit_hash_key)
@@ -56,7 +63,7 @@ class Intake:
             data,
             explicit_hash_key,
             identity,
-            hash_key(partition_key) if explicit_hash_key is None else explicit_hash_key,
+            place,
             size,
         )
 
@@ -68,3 +75,11 @@ class Intake:
         if open_envelope(data).record_id == record_id:
             return data, record_id
         return seal(data, record_id), record_id
+
+
+def _checked(partition_key: object, explicit_hash_key: object) -> int:
+    if not isinstance(partition_key, str):
+        raise TypeError(f"a partition key is text, not {partition_key!r:.100}")
+    if not isinstance(explicit_hash_key, int):
+        raise TypeError(f"an explicit hash key is a whole number, not {explicit_hash_key!r:.100}")
+    return explicit_hash_key

@@ -10,10 +10,14 @@ from typing import Final, NamedTuple
 
 from producers.aggregated.failures import WRONG_SHARD
 from producers.aggregated.limiter import ShardLimiter
+from producers.aggregated.metrics import Metrics
 from producers.aggregated.pack import Pack
 from producers.aggregated.values import Item, Sent, Settings
 from producers.put_records import Failure, Stored, backoff_seconds
 from records.partition import Shard
+
+# Held up by no quota, until when.
+_NOBODY: Final = (None, -inf)
 
 
 class Landed(NamedTuple):
@@ -22,10 +26,12 @@ class Landed(NamedTuple):
     pack: Pack
     stored: Stored
     sent: Sent
+    metrics: Metrics
 
     def misplaced(self) -> Pack:
         """Return the pack, with the attempt that came to nothing."""
         self.pack.failed(self.sent.attempt(WRONG_SHARD))
+        self.metrics.record_failed(self.stored.shard_id, WRONG_SHARD.code)
         return self.pack
 
 
@@ -41,13 +47,13 @@ class Lane:
         landed: Packs whose place the map must tell first.
         full_packs: How many of `fresh` take no more records.
         failures: How often in a row something here failed.
-        not_before: When the next pack may be sent, by the back-off and the limiter.
+        not_before: When the next pack may be sent, by the back-off.
         frozen: A new map changes this shard; nothing leaves until the map is adopted.
         last_failure: What went wrong last.
     """
 
     __slots__ = (
-        "_backed_off_until",
+        "_held",
         "_open",
         "_ordered",
         "_settings",
@@ -73,7 +79,8 @@ class Lane:
         self.on_the_road = 0
         self.landed: list[Landed] = []
         self.failures = 0
-        self.not_before = self._backed_off_until = -inf
+        self.not_before = -inf
+        self._held: tuple[Pack | None, float] = _NOBODY
         self.frozen = False
         self.last_failure: Failure | None = None
         self._settings: Final = settings
@@ -116,18 +123,18 @@ class Lane:
         ordered = self._settings.ordered
         if self.frozen or (ordered and (self.on_the_road or self.landed)):
             return inf
-        if self.again:
-            return self.not_before
-        if not self.fresh:
+        head = self.head
+        if head is None:
             return inf
-        head = self.fresh[0]
-        return self.not_before if eager and head.full else max(head.due_at, self.not_before)
+        held, until = self._held
+        # The limiter's wait is that of one pack, which may be gone by now.
+        ready = max(self.not_before, until) if held is head else self.not_before
+        return ready if self.again or (eager and head.full) else max(head.due_at, ready)
 
     def admits(self, pack: Pack, now: float) -> bool:
         """Whether the shard's quota has room for the head; if not, note when it will."""
         wait = self.limiter.wait(pack.size, now)
-        if wait > 0:
-            self.not_before = max(self.not_before, now + wait)
+        self._held = (pack, now + wait) if wait > 0 else _NOBODY
         return wait <= 0
 
     def depart(self, now: float) -> Pack:
@@ -135,18 +142,16 @@ class Lane:
         pack = self.again.pop(0) if self.again else self._pop_fresh()
         pack.seal()
         self.limiter.take(pack.size, now)
-        if pack.first_sent_at is None:
-            pack.first_sent_at = now
+        pack.first_sent_at = min(pack.first_sent_at, now)
         self.on_the_road += 1
         return pack
 
     def back_off(self, now: float, rng: random.Random) -> None:
         """Send nothing for a while: the longer, the more failures in a row."""
-        if now < self._backed_off_until:
+        if now < self.not_before:
             return  # It was on the road with the one that failed before: both are one failure.
         self.failures += 1
-        self._backed_off_until = now + backoff_seconds(self.failures, rng)
-        self.not_before = max(self.not_before, self._backed_off_until)
+        self.not_before = now + backoff_seconds(self.failures, rng)
 
     def put_back(self, *packs: Pack) -> None:
         """Take packs that must be sent (again), in their order, before those that are younger."""
@@ -169,15 +174,23 @@ class Lane:
         self.again.clear()
         self.fresh.clear()
         self._open.clear()
+        self._held = _NOBODY
         self.full_packs = 0
         return items
+
+    def take_landed(self) -> list[Item]:
+        """Remove and return the records whose place the map must tell first."""
+        landed, self.landed = self.landed, []
+        return [item for each in landed for item in each.misplaced().dissolve()]
 
     def oldest_accepted_at(self) -> float:
         """Return when the oldest record was accepted that may expire now; infinity: there is none.
 
-        What is on the road may not: its answer comes first.
+        What is on the road may not: its answer comes first. Nor may, in order, what is behind it.
         """
         oldest = inf
+        if self._settings.ordered and self.on_the_road:
+            return oldest
         if self.again:
             oldest = self.again[0].oldest
         if self.fresh:
@@ -255,6 +268,7 @@ class Lane:
         pack = Pack(items[0], self._settings, due_at=-inf, alone=False)
         for item in items[1:]:
             pack.try_add(item)  # Fewer than before, so they fit.
+        pack.recount()
         pack.full = True
         return pack
 

@@ -17,49 +17,34 @@ The rules, each of which a test takes away to see what breaks:
   is predicted anew in the order of put, and sent again. A list that does not yet know the shard
   which answered is asked for again after a back-off.
 - They are listed again, too, once the stream was not found: one that is made anew under its name
-  has shards of the same IDs that cover something else.
+  has shards of the same IDs that cover something else. Until then nothing leaves or is confirmed.
 - A request that was refused, perhaps for one record in it, is sent again in halves, and so on down
-  to the record, which fails alone.
+  to the record, which fails alone. Where a thousand in a row are refused, the rest is handed back.
+- What is on the road does not expire before its answer, nor, in order, what is behind it.
 - A full pack leaves at once if nothing is on the road, and else waits for others, but never longer
   than its linger: so requests are few when there is much to send.
 """
 
-import heapq
 import random
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from producers.aggregated.departure import PutRequest, gather
 from producers.aggregated.failures import NO_SUCH_STREAM, THROTTLES, Remedy, remedy_of_request
 from producers.aggregated.halving import Halving
 from producers.aggregated.lane import Landed, Lane
 from producers.aggregated.ledger import Ledger
 from producers.aggregated.metrics import Metrics
-from producers.aggregated.pack import Pack
 from producers.aggregated.router import Router
 from producers.aggregated.values import Item, Listed, Sent, Settings, Settled
 from producers.errors import Attempt
-from producers.put_records import Failure, Record, Stored, backoff_seconds
+from producers.put_records import Failure, Stored, backoff_seconds
 from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORDS_PER_PUT
 
 # So much makes a request worth its while beside others that are on the road.
 _WORTH_BYTES: Final = MAX_PUT_REQUEST_BYTES // 2
 _WORTH_RECORDS: Final = MAX_RECORDS_PER_PUT // 2
-
-
-@dataclass(slots=True, eq=False)
-class PutRequest:
-    """Send these records in one PutRecords, and report to `Machine.put_answered`.
-
-    Attributes:
-        records: The Kinesis records.
-        packs: What they were made of, and the lane that each came from.
-        started_at: When it was sent, in seconds since 1970; for the owner to set.
-    """
-
-    records: tuple[Record, ...]
-    packs: tuple[tuple[Lane, Pack], ...]
-    started_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +85,17 @@ class Machine:
     def accept(self, item: Item, *, now: float) -> bool:
         """Take a valid user record; return whether `wake_at` may have become earlier."""
         item.accepted_at = now
-        self.ledger.records += 1
-        self.ledger.bytes += item.size
+        self.ledger.received += 1
+        self.ledger.received_bytes += item.size
+        sooner = False
         if self._expire_at == inf and self._settings.max_record_age is not None:
             self._expire_at = now + self._settings.max_record_age
+            sooner = self._expire_at < self._wake
         due_at = now + self._linger
         if not self._router.route(item, now=now, due_at=due_at):
-            return False
+            return sooner
         if self._router.unrouted:
-            return len(self._router.unrouted) == 1
+            return sooner or len(self._router.unrouted) == 1
         return due_at < self._wake or self._eager()
 
     @property
@@ -154,7 +141,7 @@ class Machine:
         """Return the next thing to do now, or None; call again after each event."""
         self._expire(now)
         if self._router.auto and self._settings.ordered:
-            self._refuse_order()
+            self._refuse_order(now)
         if self._router.watch.due_at() <= now:
             self._router.watch.asked()
             return ListRequest()
@@ -207,9 +194,11 @@ class Machine:
         """Take the answer to a `ListRequest`."""
         if not self._router.watch.listing:
             return
-        lost = self._router.listed(listed, now)
-        if lost and isinstance(listed, Failure):
-            self._give_up(lost, listed)
+        failure = self._router.listed(listed, now)
+        if failure is not None:
+            # Nothing can be routed, nor can what landed elsewhere be confirmed; the rest goes on.
+            self._give_up(self._router.take_landed(), failure)
+            self._give_up(self._router.take_unrouted(), failure)
         self._adopt(now)
 
     def flush(self) -> None:
@@ -254,34 +243,9 @@ class Machine:
         lanes = self._router.lanes.values()
         if not self._eager() and not any(lane.ready_at(eager=False) <= now for lane in lanes):
             return None
-        # The oldest first, or shards at the end of a long list would starve.
-        queue = [
-            (head.oldest, number, lane)
-            for number, lane in enumerate(lanes)
-            if lane.ready_at(eager=True) <= now and (head := lane.head) is not None
-        ]
-        heapq.heapify(queue)
-        packs: list[tuple[Lane, Pack]] = []
-        size = 0
-        while queue and len(packs) < MAX_RECORDS_PER_PUT:
-            _, number, lane = queue[0]
-            pack = lane.head
-            apart = packs and pack and pack.group != packs[0][1].group
-            if pack is None or apart or not lane.admits(pack, now):
-                heapq.heappop(queue)
-                continue
-            size += pack.size
-            if packs and size > MAX_PUT_REQUEST_BYTES:
-                break
-            packs.append((lane, lane.depart(now)))
-            if lane.ready_at(eager=True) <= now and (head := lane.head) is not None:
-                heapq.heapreplace(queue, (head.oldest, number, lane))
-            else:
-                heapq.heappop(queue)
-        if not packs:
-            return None
-        request = PutRequest(tuple(pack.seal() for _, pack in packs), tuple(packs))
-        self._on_the_road.add(request)
+        request = gather(lanes, now)
+        if request is not None:
+            self._on_the_road.add(request)
         return request
 
     # Answers.
@@ -300,10 +264,11 @@ class Machine:
                 else:
                     lane.last_failure = result
                     self._give_up(pack.dissolve(), result)
-            elif self._in_place(lane, pack, result):
-                self._confirm(lane, Landed(pack, result, sent), now)
+            elif self._router.in_place(lane, pack, result.shard_id):
+                self._confirm(lane, Landed(pack, result, sent, self._metrics), now)
+                self._router.notice(result.shard_id, now)
             else:
-                lane.landed.append(Landed(pack, result, sent))
+                lane.landed.append(Landed(pack, result, sent, self._metrics))
                 lane.last_failure = Failure(
                     "WrongShard",
                     f"it was stored on {result.shard_id}, which is not known to cover all of it",
@@ -312,10 +277,6 @@ class Machine:
                 self._router.watch.want()
         for lane, failure in failed.items():
             self._lane_failed(lane, failure, now)
-
-    def _in_place(self, lane: Lane, pack: Pack, stored: Stored) -> bool:
-        predicted = stored.shard_id == lane.shard.shard_id and not self._router.auto
-        return predicted or self._router.covers(stored.shard_id, pack)
 
     def _lane_failed(self, lane: Lane, failure: Failure, now: float) -> None:
         lane.last_failure = failure
@@ -346,7 +307,7 @@ class Machine:
                 self._not_before = now + backoff_seconds(self._failures, self._rng)
         else:
             if failure.code == NO_SUCH_STREAM:
-                self._router.watch.want()
+                self._router.forget()
             for _, pack in request.packs:
                 self._give_up(pack.dissolve(), failure)
 
@@ -356,20 +317,26 @@ class Machine:
         for lane, pack in reversed(again):
             lane.put_back(pack)
         if not again:
-            for _, pack in request.packs:
-                self._give_up(pack.dissolve(), failure)
+            items = [item for _, pack in request.packs for item in pack.dissolve()]
+            if len(items) > 1:
+                told = f"{failure.message} (perhaps for another record of the request)"
+                failure = Failure(failure.code, told, retriable=True)
+            self._give_up(items, failure)
 
     # Ends.
 
     def _confirm(self, lane: Lane, landed: Landed, now: float) -> None:
         lane.failures = 0
         lane.limiter.confirmed(now)
-        self.ledger.confirm(landed.pack, landed.stored, landed.sent.attempt(), now)
+        self.ledger.confirm(landed.pack, landed.stored, landed.sent.attempt())
 
     def _give_up(self, items: list[Item], failure: Failure) -> None:
         """Hand records back, and in order those that wait behind them on their keys."""
         for item in items:
             self.ledger.give_up(item, failure)
+        self._give_up_behind(items, failure)
+
+    def _give_up_behind(self, items: list[Item], failure: Failure) -> None:
         if items and self._settings.ordered and not self._settings.skip_failed:
             cause = f"{failure.code}: {failure.message}"
             told = f"a record of the same key before it was given up: {cause}"
@@ -381,18 +348,23 @@ class Machine:
         age = self._settings.max_record_age
         if age is None or now < self._expire_at:
             return
-        expired: dict[Failure | None, list[Item]] = {}
+        expired: dict[Failure, list[Item]] = {}
         for item, last in self._router.take_expired(now, age):
-            expired.setdefault(last, []).append(item)
-        for last, items in expired.items():
             told = f"; last error: {last.code}: {last.message}" if last else ""
             message = f"not confirmed within {age:g} s{told}"
-            self._give_up(items, Failure("RecordExpired", message, retriable=True))
+            failure = Failure("RecordExpired", message, retriable=True)
+            expired.setdefault(failure, []).append(item)
+            self.ledger.give_up(item, failure)
+        for failure, items in expired.items():
+            self._give_up_behind(items, failure)
         self._expire_at = self._router.oldest_accepted_at() + age
 
-    def _refuse_order(self) -> None:
+    def _refuse_order(self, now: float) -> None:
         told = "the service spreads the records of this stream itself, so they cannot be in order"
-        self._give_up(self._router.take_all(), Failure("UnorderedStream", told, retriable=False))
+        items = self._router.take_all()
+        self._give_up(items, Failure("UnorderedStream", told, retriable=False))
+        if items:
+            self._router.watch.hint(now)  # It may do so no more.
 
     def _adopt(self, now: float) -> None:
         for lane, landed in self._router.adopt(now):

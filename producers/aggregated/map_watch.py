@@ -2,8 +2,11 @@
 
 import random
 from math import inf
+from typing import Final
 
 from producers.put_records import Failure, backoff_seconds
+
+_HINT_SECONDS: Final = 10.0
 
 
 class MapWatch:
@@ -20,11 +23,17 @@ class MapWatch:
         self._rng = rng
         self._wanted = False
         self._failures = 0
-        self._not_before = -inf
+        self._not_before = self._hinted_at = -inf
 
     def want(self) -> None:
         """Ask for a list, unless that was done already."""
         self._wanted = True
+
+    def hint(self, now: float) -> None:
+        """Ask for a list that would be good to have, but not often."""
+        if now >= self._hinted_at + _HINT_SECONDS:
+            self._hinted_at = now
+            self._wanted = True
 
     def settle(self, *, needed: bool) -> None:
         """Say whether a list is still needed, after what needed it was given up."""

@@ -1,7 +1,11 @@
-"""What a producer counts, under the names of the KPL: see `MetricsSnapshot`.
+"""What a producer counts, under the names of the KPL where it has one: see `MetricsSnapshot`.
 
-`Metrics` is told of requests and Kinesis records, never of single user records: what counts those
-is in the numbers that come with their aggregate.
+Otherwise than there, the bytes of user records are those of their data (with record IDs) and keys;
+BufferingTime leaves out the waits between attempts; a request that failed as a whole is an error of
+each of its Kinesis records; and one that landed on a wrong shard is an error and was not put.
+
+`Metrics` is told of requests and Kinesis records, and of single user records only if these were
+given up or packed anew: what counts the others is in the numbers that come with their aggregate.
 
 AWS: Kinesis Data Streams Developer Guide, Monitor the Kinesis Producer Library.
 https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-kpl.html
@@ -77,13 +81,15 @@ class ShardMetrics:
 
     Attributes:
         user_records_put: User records confirmed (UserRecordsPut).
-        user_bytes_put: Their data, in bytes (UserRecordsDataPut).
+        user_bytes_put: Their data and keys, in bytes (UserRecordsDataPut).
         kinesis_records_put: Kinesis records confirmed (KinesisRecordsPut).
         kinesis_bytes_put: Their data, in bytes (KinesisRecordsDataPut).
-        errors: Attempts of Kinesis records that failed, by code (ErrorsByCode).
-        retries_per_record: For each user record (RetriesPerRecord).
-        buffering_time: Seconds from put to the first attempt, for each user record (BufferingTime).
-        user_records_per_kinesis_record: UserRecordsPerKinesisRecord.
+        errors: Attempts of Kinesis records that failed, by code (ErrorsByCode); as WrongShard those
+            that this shard has taken and does not cover. Not those without an answer at `close`.
+        retries_per_record: For each user record that is settled and was sent (RetriesPerRecord); at
+            most 99. What was given up counts for all shards, but for none of them.
+        buffering_time: Of the same, seconds from put to the first attempt (BufferingTime).
+        user_records_per_kinesis_record: Of those confirmed (UserRecordsPerKinesisRecord).
     """
 
     user_records_put: int
@@ -120,7 +126,7 @@ class MetricsSnapshot:
     Attributes:
         at: When it was taken, in seconds since 1970.
         user_records_received: What `put` took (UserRecordsReceived).
-        user_bytes_received: The data of these, in bytes.
+        user_bytes_received: The data and keys of these, in bytes.
         user_records_pending: What is not settled yet (UserRecordsPending).
         user_bytes_pending: What that takes of the buffer, in bytes.
         user_records_given_up: Handed back with a DeliveryError, by code.
@@ -180,6 +186,7 @@ class Metrics:
     __slots__ = (
         "_given_up",
         "_kinesis_records_per_request",
+        "_on_no_shard",
         "_request_time",
         "_shards",
         "_user_records_per_request",
@@ -191,6 +198,7 @@ class Metrics:
         self._kinesis_records_per_request = _Histogram(COUNT_BOUNDS)
         self._user_records_per_request = _Histogram(COUNT_BOUNDS)
         self._shards: dict[str, _Shard] = {}
+        self._on_no_shard = _Shard()
 
     def request_answered(self, *, kinesis_records: int, user_records: int, seconds: float) -> None:
         """Count a PutRecords request that ended, in whatever way, after so many seconds."""
@@ -199,37 +207,46 @@ class Metrics:
         self._user_records_per_request.add(user_records)
 
     def record_put(
-        self,
-        shard_id: str,
-        *,
-        user_records: int,
-        user_bytes: int,
-        wire_bytes: int,
-        retries: int,
-        buffered_mean: float,
-        buffered_min: float,
-        buffered_max: float,
+        self, shard_id: str, *, user_records: int, user_bytes: int, wire_bytes: int
     ) -> None:
         """Count a Kinesis record that was confirmed.
 
         Args:
             shard_id: Where it is.
             user_records: How many user records it carries.
-            user_bytes: The data of these, in bytes.
+            user_bytes: The data and keys of these, in bytes.
             wire_bytes: Its own data, in bytes.
-            retries: How often it was sent before.
-            buffered_mean: Seconds from put to the first attempt, the mean of its user records.
-            buffered_min: The least of these.
-            buffered_max: The greatest of these.
         """
         shard = self._shard(shard_id)
         shard.user_records_put += user_records
         shard.user_bytes_put += user_bytes
         shard.kinesis_records_put += 1
         shard.kinesis_bytes_put += wire_bytes
+        shard.user_records_per_kinesis_record.add(user_records)
+
+    def settled(
+        self,
+        shard_id: str | None,
+        *,
+        user_records: int = 1,
+        retries: int,
+        buffered_mean: float,
+        buffered_min: float,
+        buffered_max: float,
+    ) -> None:
+        """Count how often and when user records were sent that are settled now.
+
+        Args:
+            shard_id: Where they are; None: they were given up.
+            user_records: How many.
+            retries: How often each was sent again.
+            buffered_mean: Seconds from put to the first attempt, their mean.
+            buffered_min: The least of these.
+            buffered_max: The greatest of these.
+        """
+        shard = self._on_no_shard if shard_id is None else self._shard(shard_id)
         shard.retries_per_record.add(retries, user_records)
         shard.buffering_time.add_many(user_records, buffered_mean, buffered_min, buffered_max)
-        shard.user_records_per_kinesis_record.add(user_records)
 
     def record_failed(self, shard_id: str, code: str, count: int = 1) -> None:
         """Count attempts of Kinesis records that failed with this code."""
@@ -254,7 +271,7 @@ class Metrics:
         Args:
             now_wall: The time, in seconds since 1970.
             received: User records taken since the start.
-            received_bytes: Their data, in bytes.
+            received_bytes: Their data and keys, in bytes.
             pending: User records that are not settled.
             pending_bytes: What these take of the buffer, in bytes.
             shares: What the limiter of each shard uses of its share.
@@ -269,7 +286,7 @@ class Metrics:
             self._request_time.frozen(),
             self._kinesis_records_per_request.frozen(),
             self._user_records_per_request.frozen(),
-            _total(self._shards.values()).frozen(),
+            _total((*self._shards.values(), self._on_no_shard)).frozen(),
             _frozen({shard_id: shard.frozen() for shard_id, shard in self._shards.items()}),
             _frozen(shares),
         )

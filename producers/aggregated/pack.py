@@ -1,5 +1,6 @@
 """User records that travel as one Kinesis record: they arrive together or not at all."""
 
+from math import inf
 from typing import Final
 
 from producers.aggregated.values import Item, Settings, joined
@@ -22,7 +23,8 @@ class Pack:
         full: Whether it takes no more records.
         user_bytes: The data and keys of its records.
         attempts: Each time it was sent and failed.
-        first_sent_at: When it was first sent, by the machine's clock.
+        first_sent_at: When it was first sent, by the machine's clock; infinity: not yet.
+        has_history: Whether some of its records were sent with an earlier pack; `recount` finds it.
         group: It travels only with packs of this group, after a request with it was refused.
         wire: The Kinesis record, once sealed.
     """
@@ -35,6 +37,7 @@ class Pack:
         "first_sent_at",
         "full",
         "group",
+        "has_history",
         "items",
         "user_bytes",
         "wire",
@@ -46,7 +49,8 @@ class Pack:
         self.due_at = due_at
         self.user_bytes = first.size
         self.attempts: tuple[Attempt, ...] = ()
-        self.first_sent_at: float | None = None
+        self.first_sent_at = inf
+        self.has_history = False
         self.group = 0
         self.wire: Record | None = None
         self._max_records: Final = settings.max_aggregate_records
@@ -119,11 +123,14 @@ class Pack:
         """Make what is kept of its records agree with them."""
         self.user_bytes = sum(item.size for item in self.items)
         self.full = self.full or len(self.items) >= self._max_records
+        self.has_history = any(item.history for item in self.items)
 
     def dissolve(self) -> list[Item]:
         """Return its records, each with the attempts so far, to be packed anew."""
         if self.attempts:
             for item in self.items:
+                if not item.history:
+                    item.first_sent_at = self.first_sent_at
                 item.history = joined(item.history, self.attempts)
         return self.items
 

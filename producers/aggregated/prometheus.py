@@ -5,7 +5,7 @@
     REGISTRY.register(ProducerCollector({"readings": producer.metrics}))
     start_http_server(9100)
 
-Each name here has the name of the KPL in its help text.
+The help text of each that the KPL has too gives its name there; `metrics` says what is counted.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[MetricsSnapshot], int]], ...]] 
     ),
     (
         "user_bytes_received",
-        "The data of the user records that put() took, in bytes.",
+        "The data and keys of the user records that put() took, in bytes.",
         lambda now: now.user_bytes_received,
     ),
 )
@@ -62,17 +62,17 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[MetricsSnapshot], Distributio
     ),
     (
         "buffering_seconds",
-        "Time of each user record from put() to its first attempt (BufferingTime).",
+        "Time of each user record that was sent, from put() to the first attempt (BufferingTime).",
         lambda now: now.total.buffering_time,
     ),
     (
         "user_record_retries",
-        "Retries of each user record until it was confirmed (RetriesPerRecord).",
+        "Retries of each user record that was sent, confirmed or given up (RetriesPerRecord).",
         lambda now: now.total.retries_per_record,
     ),
     (
         "user_records_per_kinesis_record",
-        "User records in each Kinesis record (UserRecordsPerKinesisRecord).",
+        "User records in each Kinesis record confirmed (UserRecordsPerKinesisRecord).",
         lambda now: now.total.user_records_per_kinesis_record,
     ),
 )
@@ -85,7 +85,7 @@ _SHARD_COUNTERS: Final[tuple[tuple[str, str, Callable[[ShardMetrics], int]], ...
     ),
     (
         "user_bytes_put",
-        "The data of the user records that were confirmed (UserRecordsDataPut).",
+        "The data and keys of the user records that were confirmed (UserRecordsDataPut).",
         lambda shard: shard.user_bytes_put,
     ),
     (

@@ -2,10 +2,12 @@
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from math import inf
+from typing import Final
 
-from producers.aggregated.failures import WRONG_SHARD
+from producers.aggregated.failures import NO_SUCH_STREAM, WRONG_SHARD
 from producers.aggregated.lane import Landed, Lane
 from producers.aggregated.limiter import ShardLimiter
 from producers.aggregated.map_watch import MapWatch
@@ -14,6 +16,8 @@ from producers.aggregated.values import Item, Listed, Settings
 from producers.put_records import Failure
 from records.limits import MAX_RECORD_BYTES
 from records.partition import Shard, ShardMap
+
+_OUTDATED: Final = Failure("OutdatedShardMap", "the stream was not found meanwhile", retriable=True)
 
 
 class Router:
@@ -43,8 +47,10 @@ class Router:
         self._map: ShardMap | None = None
         self._pending: Listed | None = None
         self.max_record_bytes = max_record_bytes
+        self._max_is_given = max_record_bytes is not None
         self.maximum_wanted = False
         self._turn = 0
+        self._outdated = False  # The list that is on its way is of no use.
 
     def route(self, item: Item, *, now: float, due_at: float) -> bool:
         """Append a record where it belongs; say whether something may leave sooner for it."""
@@ -63,40 +69,72 @@ class Router:
         """How many packs wait that take no more records."""
         return sum(lane.full_packs for lane in self.lanes.values())
 
-    def covers(self, shard_id: str, pack: Pack) -> bool:
-        """Whether KCL hands out every record of a pack that this shard holds."""
-        if self.auto and pack.is_plain:
-            return True
-        shard = self._map.shard(shard_id) if self._map else None
-        return shard is not None and all(shard.covers(item.hash_key) for item in pack.items)
+    def in_place(self, lane: Lane, pack: Pack, shard_id: str) -> bool:
+        """Whether KCL hands out every record of a pack, of this lane, that a shard holds."""
+        predicted = shard_id == lane.shard.shard_id and self._map is not None and not self.auto
+        return predicted or _holds(self._map, shard_id, pack, auto=self.auto)
 
-    def listed(self, listed: Listed | Failure, now: float) -> list[Item]:
-        """Take a list of shards, or why there is none; return the records to give up for that."""
+    def notice(self, shard_id: str, now: float) -> None:
+        """Note who answered: where the service spreads records, nothing else tells of a reshard."""
+        if self.auto and (self._map is None or shard_id not in self.lanes):
+            shard = self._map.shard(shard_id) if self._map else None
+            if shard is None or shard.closed:
+                self.watch.hint(now)
+
+    def forget(self) -> None:
+        """Trust the map no more: a stream made anew has shards of the same IDs that cover others.
+
+        What waits is unrouted until there is another. A list that is on its way may be of before.
+        """
+        if self._pending is not None:
+            self.watch.listing = False
+        self._outdated = self.watch.listing
+        self._map = self._pending = None
+        self.auto = False
+        waiting = [item for lane in self.lanes.values() for item in lane.clear()]
+        self.unrouted = deque(_in_order((*waiting, *self.unrouted)))
+        for lane in self.lanes.values():
+            lane.frozen = True
+        if self.needs_map():
+            self.watch.want()
+
+    def listed(self, listed: Listed | Failure, now: float) -> Failure | None:
+        """Take a list of shards, or why there is none; return why nobody can be routed any more."""
+        if self._outdated:
+            self._outdated = False
+            listed = _OUTDATED
         if isinstance(listed, Failure):
             return self._not_listed(listed, now)
         if gap := self._gap_in(listed.shards):
             return self._not_listed(gap, now)
         self._pending = listed
-        # What the caller said counts, then what the stream said when it was first asked.
-        self.max_record_bytes = self.max_record_bytes or listed.max_record_bytes or MAX_RECORD_BYTES
+        if not self._max_is_given:
+            known = listed.max_record_bytes or self.max_record_bytes
+            self.max_record_bytes = known or MAX_RECORD_BYTES
         for lane in self._changed(listed):
             lane.frozen = True
-        return []
+        return None
 
     def adopt(self, now: float) -> list[tuple[Lane, Landed]]:
         """Take the pending list for the map if it may be; return what that shows to be in place."""
         pending = self._pending
         if pending is None:
+            if self._map is None and self.needs_map():
+                self.watch.want()  # For what has just come back.
             return []
         changed = self._changed(pending)
         for lane in changed:
             lane.frozen = True
+        confirmed = [
+            each for lane in self.lanes.values() for each in _taken_in_place(lane, pending)
+        ]
         if any(lane.on_the_road for lane in changed):
-            return []
+            return confirmed
         self._pending = None
-        toggled = pending.auto != self.auto
+        toggled = self._map is None or pending.auto != self.auto
         self._map, self.auto = pending.shards, pending.auto
-        confirmed = [found for lane in self.lanes.values() for found in self._judge(lane, now)]
+        for lane in self.lanes.values():
+            self._judge(lane, now)
         again = [*self.lanes.values()] if toggled else self._changed(pending)
         self._route_again(again, now)
         self.watch.answered(None, enough=not self.needs_map(), now=now)
@@ -104,9 +142,10 @@ class Router:
 
     def needs_map(self) -> bool:
         """Whether something waits that only another list can help."""
-        if self.maximum_wanted and self.max_record_bytes is None:
+        if self.unrouted or (self.maximum_wanted and self.max_record_bytes is None):
             return True
-        return bool(self.unrouted) or any(lane.landed for lane in self.lanes.values())
+        lanes = self.lanes.values()
+        return any(lane.landed or (self._map is None and lane.head) for lane in lanes)
 
     def items(self) -> Iterator[Item]:
         """Yield all that is not on the road."""
@@ -115,12 +154,19 @@ class Router:
                 yield from pack.items
         yield from self.unrouted
 
+    def take_landed(self) -> list[Item]:
+        """Remove and return the records whose place the map would have had to tell."""
+        return [item for lane in self.lanes.values() for item in lane.take_landed()]
+
+    def take_unrouted(self) -> list[Item]:
+        """Remove and return the records that no map covers."""
+        unrouted, self.unrouted = [*self.unrouted], deque()
+        return unrouted
+
     def take_all(self) -> list[Item]:
         """Remove and return all that is not on the road."""
         items = [item for lane in self.lanes.values() for item in _emptied(lane)]
-        items += self.unrouted
-        self.unrouted.clear()
-        return items
+        return items + self.take_unrouted()
 
     def clear(self) -> list[Item]:
         """Forget the lanes, those on the road too, and return what was in them besides."""
@@ -137,7 +183,7 @@ class Router:
         for lane in self.lanes.values():
             if lane.oldest_accepted_at() + age <= now:
                 expired += [(item, lane.last_failure) for item in lane.take_expired(now, age)]
-        while self.unrouted and self.unrouted[0].accepted_at + age <= now:
+        while self._oldest_unrouted_at() + age <= now:
             expired.append((self.unrouted.popleft(), self.watch.failure))
         if expired:
             self.watch.settle(needed=self.needs_map())
@@ -153,8 +199,13 @@ class Router:
 
     def oldest_accepted_at(self) -> float:
         """Return when the oldest record was accepted that may expire now."""
-        oldest = self.unrouted[0].accepted_at if self.unrouted else inf
+        oldest = self._oldest_unrouted_at()
         return min([oldest, *(lane.oldest_accepted_at() for lane in self.lanes.values())])
+
+    def _oldest_unrouted_at(self) -> float:
+        # In order, they may be behind what is on the road.
+        behind = self._settings.ordered and any(each.on_the_road for each in self.lanes.values())
+        return self.unrouted[0].accepted_at if self.unrouted and not behind else inf
 
     def _lane_for(self, item: Item, now: float) -> Lane | None:
         shards = self._map
@@ -180,18 +231,17 @@ class Router:
             lane = self.lanes[shard.shard_id] = Lane(shard, self._settings, limiter)
         return lane
 
-    def _not_listed(self, failure: Failure, now: float) -> list[Item]:
+    def _not_listed(self, failure: Failure, now: float) -> Failure | None:
+        self.watch.listing = False
+        if failure.code == NO_SUCH_STREAM or self._map is None:
+            self.forget()  # With what came back meanwhile.
+        if self._settings.ordered and any(lane.on_the_road for lane in self.lanes.values()):
+            failure = replace(failure, retriable=True)  # They come before what would be given up.
         self.watch.answered(failure, enough=not self.needs_map(), now=now)
         if failure.retriable:
-            return []
+            return None
         self.max_record_bytes = self.max_record_bytes or MAX_RECORD_BYTES
-        # Nothing can be routed, nor can what landed elsewhere be confirmed; the rest goes on.
-        lost = [*self.unrouted]
-        self.unrouted.clear()
-        for lane in self.lanes.values():
-            lost += [item for each in lane.landed for item in each.misplaced().dissolve()]
-            lane.landed.clear()
-        return lost
+        return failure
 
     def _gap_in(self, shards: ShardMap) -> Failure | None:
         """Return why a list cannot be the map: it leaves out what a record belongs to."""
@@ -204,18 +254,16 @@ class Router:
 
     def _changed(self, listed: Listed) -> list[Lane]:
         """Return the lanes that the list makes no sense of: their records are predicted anew."""
-        if listed.auto != self.auto:
+        if self._map is None or listed.auto != self.auto:
             return [*self.lanes.values()]
         return [lane for lane in self.lanes.values() if _strays(lane, listed.shards)]
 
-    def _judge(self, lane: Lane, now: float) -> Iterator[tuple[Lane, Landed]]:
-        """Yield what landed in place by the new map; what did not is to be sent again."""
+    def _judge(self, lane: Lane, now: float) -> None:
+        """Send again what by the new map did not land in place."""
         landed, lane.landed = lane.landed, []
         wrong: list[Pack] = []
         for each in landed:
-            if self.covers(each.stored.shard_id, each.pack):
-                yield lane, each
-            elif self._map and self._map.shard(each.stored.shard_id) is not None:
+            if self._map and self._map.shard(each.stored.shard_id) is not None:
                 wrong.append(each.misplaced())
             else:
                 lane.landed.append(each)  # The list does not know that shard yet: the next may.
@@ -233,24 +281,43 @@ class Router:
             del self.lanes[lane.shard.shard_id]
         for lane in self.lanes.values():
             lane.frozen = False
-        # A key was in one lane only, so its order stays.
-        items.sort(key=lambda item: item.accepted_at)
-        items += self.unrouted
-        self.unrouted.clear()
-        for item in items:
+        for item in _in_order((*items, *self.take_unrouted())):
             self.route(item, now=now, due_at=-inf)
         # What was moved once leaves at once; what is moved again and again, after a back-off.
         for lane in self.lanes.values():
+            lane.recount()
             sends = max((len(i.history) for p in lane.fresh for i in p.items), default=0)
             if sends > 1:
                 lane.failures = sends - 2
                 lane.back_off(now, self._rng)
 
 
+def _in_order(items: Iterable[Item]) -> list[Item]:
+    """Return records in the order of put: those of one lane, and behind them what is unrouted."""
+    # A key is in one lane only, so its order stays.
+    return sorted(items, key=lambda item: item.accepted_at)
+
+
 def _emptied(lane: Lane) -> list[Item]:
-    landed = [item for each in lane.landed for item in each.misplaced().dissolve()]
-    lane.landed.clear()
-    return landed + lane.clear()
+    return lane.take_landed() + lane.clear()
+
+
+def _holds(shards: ShardMap | None, shard_id: str, pack: Pack, *, auto: bool) -> bool:
+    """Whether KCL hands out every record of a pack that a shard holds."""
+    if auto and pack.is_plain:
+        return True
+    shard = shards.shard(shard_id) if shards else None
+    return shard is not None and all(shard.covers(item.hash_key) for item in pack.items)
+
+
+def _taken_in_place(lane: Lane, listed: Listed) -> Iterator[tuple[Lane, Landed]]:
+    """Remove and yield what by this list landed where it belongs."""
+    landed, lane.landed = lane.landed, []
+    for each in landed:
+        if _holds(listed.shards, each.stored.shard_id, each.pack, auto=listed.auto):
+            yield lane, each
+        else:
+            lane.landed.append(each)
 
 
 def _strays(lane: Lane, shards: ShardMap) -> bool:

@@ -103,12 +103,14 @@ class Item:
         hash_key: Where it belongs in the hash space.
         ticket: Whatever the owner wants back with it.
         history: The attempts made with an earlier pack.
+        first_sent_at: When the first of these was made, by the machine's clock; only if there are.
     """
 
     __slots__ = (
         "accepted_at",
         "data",
         "explicit_hash_key",
+        "first_sent_at",
         "hash_key",
         "history",
         "identity",
@@ -136,6 +138,7 @@ class Item:
         self.size = size
         self.ticket = ticket
         self.history: tuple[Attempt, ...] = ()
+        self.first_sent_at: float  # Not set for each record: few have a history.
 
     @property
     def key(self) -> tuple[str, int | None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,23 @@ def counted(producer: AggregatingProducer) -> list[None]:
 
     producer.put = noted  # type: ignore[method-assign]
     return tries
+
+
+def asked_for_room(producer: AggregatingProducer) -> tuple[list[int], threading.Event]:
+    """Note the sizes for which room is asked; the event: the last call of them is answered."""
+    asks, told, call = list[int](), threading.Event(), producer.call_when_room
+
+    def noted(callback: Callable[[], None], size: int) -> None:
+        def tell() -> None:
+            callback()
+            told.set()
+
+        asks.append(size)
+        told.clear()
+        call(tell, size)
+
+    producer.call_when_room = noted  # type: ignore[method-assign]
+    return asks, told
 
 
 async def turns(number: int) -> None:

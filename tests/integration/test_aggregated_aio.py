@@ -15,7 +15,7 @@ from producers.errors import DeliveryError, ProducerClosedError
 from records.dead_letter import DeadLetter
 from records.errors import RecordError, RecordTooLarge
 from records.limits import MIB
-from tests.integration.aggregated_aio_support import counted, gate, stored, turns
+from tests.integration.aggregated_aio_support import asked_for_room, counted, gate, stored, turns
 from tests.integration.aggregated_support import (
     Answer,
     Forward,
@@ -187,6 +187,65 @@ def test_a_put_cancelled_while_it_waits_was_not_taken_and_holds_nobody_up(
     with gate(stack) as (url, opened):
         asyncio.run(scenario(url, opened))
     assert stored(kinesis, name) == [("k", b"taken"), ("k", b"patient-2")]
+
+
+def test_a_put_cancelled_just_as_there_is_room_was_not_taken_and_holds_nobody_up(
+    stack: Endpoints, kinesis: "KinesisClient", stream: Streams
+) -> None:
+    name = stream()
+
+    async def scenario(url: str, opened: threading.Event) -> None:
+        plain = AggregatingProducer(
+            client_of(url), name, linger=0, max_buffered_records=1, record_ids=False
+        )
+        _, told = asked_for_room(plain)
+        async with AsyncAggregatingProducer(plain) as producer:
+            await producer.submit("k", b"taken")
+            cancelled, *puts = [
+                asyncio.create_task(producer.put("k", b"put-%d" % at)) for at in range(3)
+            ]
+            await turns(2)
+            opened.set()
+            assert plain.flush(60)  # The loop is busy meanwhile, and so are its tasks.
+            assert told.wait(60)
+            cancelled.cancel()  # The room is given before its task has a turn.
+            assert all(end.shard_id for end in await asyncio.gather(*puts))
+            assert (await producer.put("k", b"after")).shard_id
+            assert not producer._waiting
+
+    with gate(stack) as (url, opened):
+        asyncio.run(scenario(url, opened))
+    expected = [b"taken", b"put-1", b"put-2", b"after"]
+    assert [data for _, data in stored(kinesis, name)] == expected
+
+
+def test_when_the_first_gives_up_those_behind_it_do_not_wait_for_the_room_it_needed(
+    stack: Endpoints, stream: Streams
+) -> None:
+    name = stream()
+
+    async def scenario(url: str, opened: threading.Event) -> None:
+        plain = AggregatingProducer(client_of(url), name, linger=0, max_buffered_bytes=1_000)
+        asks, _ = asked_for_room(plain)
+        async with AsyncAggregatingProducer(plain) as producer:
+            opened.set()
+            await producer.put("k", b"x")  # Now the shards are known: no answer comes from here on.
+            opened.clear()
+            await producer.submit("k", bytes(600))
+            big = [asyncio.create_task(producer.put("k", bytes(900))) for _ in range(50)]
+            small = asyncio.create_task(producer.submit("k", b"x"))
+            await turns(2)
+            for each in big:
+                each.cancel()
+                await turns(2)
+            answer = await small
+            assert not opened.is_set()
+            assert len(asks) < 10, "those who give up ask for nothing"
+            opened.set()
+            assert (await answer).shard_id
+
+    with gate(stack) as (url, opened):
+        asyncio.run(scenario(url, opened))
 
 
 def test_a_put_cancelled_after_it_was_taken_is_delivered(

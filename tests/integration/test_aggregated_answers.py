@@ -14,7 +14,10 @@ from botocore.config import Config
 
 from infra.stack.endpoints import Endpoints
 from producers.aggregated import AggregatingProducer
+from producers.aggregated.calls import Calls
+from producers.aggregated.values import Listed
 from producers.errors import DeliveryError
+from producers.put_records import Failure
 from records.errors import RecordTooLarge
 from records.limits import MIB
 from tests.integration.aggregated_support import (
@@ -290,6 +293,49 @@ def test_a_stream_that_may_not_be_described_is_taken_for_one_of_1_mib(
         with pytest.raises(RecordTooLarge):
             producer.put("k", bytes(MIB))
     assert len(read_back(kinesis, name)) == 1
+
+
+def test_a_description_that_fails_in_passing_is_asked_for_again(
+    stack: Endpoints, stream: Streams
+) -> None:
+    name = stream()
+    asked = 0
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
+        nonlocal asked
+        if operation != "DescribeStreamSummary":
+            return forward(body)
+        asked += 1
+        if asked % 2:
+            return refused("LimitExceededException")
+        return described(forward(body), MaxRecordSizeInKiB=2048, RecordDistributionStrategy="AUTO")
+
+    with tampering(endpoint_of(stack), tamper) as url:
+        calls = Calls(client_of(url), name)
+        first = calls.list()
+        assert isinstance(first, Failure)
+        assert (first.code, first.retriable) == ("LimitExceededException", True)
+        for _ in range(3):  # The second of them is what was said before.
+            told = calls.list()
+            assert isinstance(told, Listed)
+            assert (told.auto, told.max_record_bytes) == (True, 2 * MIB)
+            assert len(told.shards) == 1
+        assert asked == 4
+
+
+def test_records_do_not_wait_for_ever_for_a_description(stack: Endpoints, stream: Streams) -> None:
+    name = stream()
+
+    def tamper(operation: str, body: bytes, forward: Forward) -> Answer:
+        if operation == "DescribeStreamSummary":
+            return refused("InternalFailure", status=500)
+        return forward(body)
+
+    with (
+        tampering(endpoint_of(stack), tamper) as url,
+        AggregatingProducer(client_of(url), name) as producer,
+    ):
+        assert producer.put("k", b"x").result(60).shard_id
 
 
 @pytest.mark.parametrize("retries", [None, {"mode": "standard", "total_max_attempts": 3}])

@@ -178,8 +178,8 @@ def test_a_record_may_linger_for_ever(kinesis: "KinesisClient", stream: Streams)
 
 
 FORK = """\
-import os, sys
-from producers.aggregated import AggregatingProducer
+import os, sys, threading
+from producers.aggregated import AggregatingProducer, future as futures
 from producers.errors import ProducerClosedError
 from tests.integration.aggregated_support import client_of
 
@@ -194,10 +194,17 @@ client = client_of(sys.argv[1])
 producer = AggregatingProducer(client, sys.argv[2], linger=600, on_dead_letter=letter)
 future = producer.put("k", b"of the parent")
 producer._lock.acquire()  # As the producer's thread may, at the moment of the fork.
+threading.Thread(target=futures._lock.acquire).start()  # That of the futures as well.
 child = os.fork()
 if not child:
     try:
-        for call in (lambda: producer.put("k", b"of the child", timeout=1), producer.flush):
+        futures.PutFuture().add_done_callback(print)
+        for call in (
+            lambda: producer.put("k", b"of the child", timeout=1),
+            lambda: producer.call_when_room(print, 1),
+            producer.flush,
+            producer.metrics,
+        ):
             try:
                 call()
             except ProducerClosedError as error:
@@ -207,6 +214,7 @@ if not child:
         os._exit(0)
 os.waitpid(child, 0)
 producer._lock.release()
+futures._renew_lock()
 producer.close()
 tell(f"parent: {future.result(0).sub_sequence_number}")
 """
@@ -227,8 +235,8 @@ def test_a_forked_child_is_told_and_changes_nothing(
         check=False,
     )
     told = done.stdout.splitlines()
-    assert told[:2] == ["child: the producer belongs to the process that made it"] * 2, done.stderr
-    assert told[2:] == ["parent: 0"]
+    assert told[:4] == ["child: the producer belongs to the process that made it"] * 4, done.stderr
+    assert told[4:] == ["parent: 0"]
     (held,) = read_back(kinesis, name)
     assert held.data.endswith(b"of the parent")
 

@@ -117,7 +117,7 @@ def test_close_under_total_throttle_ends_every_future_and_keeps_every_record(
     assert {error and error.retriable for error in errors} == {True}
     assert max(len(put.attempts) for put in puts) >= 1
     codes = {attempt.error_code for put in puts for attempt in put.attempts}
-    assert codes <= {THROTTLED, "ProducerClosed"}
+    assert codes <= {THROTTLED, "Unanswered"}
     with path.open("rb") as file:
         letters = Counter(letter.data for letter in read_dead_letters(file))
     assert letters == Counter(error.record.data for error in errors if error)

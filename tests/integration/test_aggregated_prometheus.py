@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
 
 Streams = Callable[..., str]
+OF_KPL = (
+    "UserRecordsReceived",
+    "UserRecordsPending",
+    "UserRecordsPut",
+    "UserRecordsDataPut",
+    "UserRecordExpired",
+    "KinesisRecordsPut",
+    "KinesisRecordsDataPut",
+    "ErrorsByCode",
+    "AllErrors",
+    "RetriesPerRecord",
+    "BufferingTime",
+    "RequestTime",
+    "UserRecordsPerKinesisRecord",
+    "KinesisRecordsPerPutRecordsRequest",
+    "UserRecordsPerPutRecordsRequest",
+)
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -154,7 +171,15 @@ def test_several_producers_are_told_apart_and_every_name_has_its_help_and_prefix
     assert scraped.values("user_records_received_total", "stream") == {"one": 24, "two": 24}
     assert scraped.families
     assert all(name.startswith("kinesis_producer_") for name in scraped.families)
-    assert all(family.documentation.endswith(".") for family in scraped.families.values())
+    helps = {name: family.documentation for name, family in scraped.families.items()}
+    assert all(text.endswith(".") for text in helps.values())
+    ours = {name for name, text in helps.items() if not any(each in text for each in OF_KPL)}
+    assert ours == {
+        "kinesis_producer_user_bytes_received",
+        "kinesis_producer_buffer_bytes",
+        "kinesis_producer_limiter_share_ratio",
+    }
+    assert all(any(each in text for text in helps.values()) for each in OF_KPL)
 
 
 def test_to_register_asks_no_producer_and_the_same_names_are_refused_twice():

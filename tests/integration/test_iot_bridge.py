@@ -239,7 +239,7 @@ def test_a_stream_deleted_under_it_ends_the_bridge_and_the_broker_keeps_the_rest
         assert process.wait(60) == 1
         assert process.lines()[-1].startswith("error: ")
         assert not any("Traceback" in line for line in process.lines())
-    assert not (tmp_path / "dead-letters").read_bytes()
+    assert not (tmp_path / "dead-letters").exists()
     second = Reader(kinesis, other)
     with bridge(other) as process:
         eventually(lambda: {event["sequence"] for event in second.events()} >= {6, 7, 8, 9, 10})

@@ -46,7 +46,6 @@ def kit(
     [
         ("put", "orders", os.devnull),
         ("put", "orders", os.devnull, "--aggregate"),
-        ("aggregate", "orders", os.devnull),
         ("replay", os.devnull),
         ("provision", "--stream", "orders:1"),
         ("consume", "--stream=s", "--application=a", "--worker-id=w", "--sink=sqlite:x"),
@@ -150,8 +149,9 @@ def test_bad_values_are_told_by_the_command_that_got_them(
     arguments = {"put": ("two words", "-", "--aggregate"), "replay": (str(tmp_path / "file"),)}
     ran = kit(command, *arguments[command], "--max-age=soon", env=stack.environment())
     assert ran.returncode == 2
-    assert b"kit %b: error: argument " % command.encode() in ran.stderr
-    assert b"Traceback" not in ran.stderr
+    usage, error = ran.stderr.decode().splitlines()
+    assert usage == f"usage: kit {command} --help"
+    assert error.startswith(f"kit {command}: error: argument ")
 
 
 def test_a_runnable_keeps_its_own_options(stack: Endpoints, unique: Callable[[str], str]) -> None:

@@ -17,6 +17,7 @@ from producers import programs
 from producers.aggregated import AggregatingProducer
 from producers.aggregated.__main__ import main as aggregate
 from producers.put_records import Failure, Record, put_once, put_records
+from producers.put_records import main as put_lines
 from records.dead_letter import read_dead_letters
 from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORD_BYTES
 from tests.integration.aggregated_support import (
@@ -229,6 +230,48 @@ def test_the_sdk_tries_once_and_the_producer_decides(
     assert isinstance(reply, Failure)
     assert reply.retriable
     assert requests == {"PutRecords": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (503, b"null"),
+        (503, b"\xff\xfe"),
+        (200, b"null"),
+        (200, b'{"Records": 5}'),
+        (200, b'{"Records": [5, 5]}'),
+    ],
+)
+def test_an_answer_that_nobody_can_read_loses_no_line(
+    answer: Answer,
+    stack: Endpoints,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, letters = tmp_path / "lines", tmp_path / "failed.dlq"
+    path.write_bytes(b"a\nb\n")
+    requests = Counter[str]()
+
+    def tamper(operation: str, _body: bytes, _forward: Forward) -> Answer:
+        requests[operation] += 1
+        return answer
+
+    monkeypatch.setattr("producers.put_records.BACKOFF_CAP_SECONDS", 0.0)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    with tampering(endpoint_of(stack), tamper) as url:
+        for variable, value in environment_of(stack, url).items():
+            monkeypatch.setenv(variable, value)
+        assert put_lines(["any", str(path), f"--dead-letter={letters}"]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"delivered 0 of 2 records to any; 2 kept in {letters}\n"
+    with letters.open("rb") as file:
+        kept = list(read_dead_letters(file))
+    assert [(each.data, each.attempts) for each in kept] == [(b"a", 8), (b"b", 8)]
+    (told,) = said.err.splitlines()
+    for each in kept:
+        assert told.startswith(f"producers.put_records: 2 not delivered, {each.error_code}: ")
+    assert requests == {"PutRecords": 8}
 
 
 def test_the_end_of_the_input_waits_for_as_long_as_a_line_may_take(

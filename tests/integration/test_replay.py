@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.stack.endpoints import Endpoints
-from producers.dead_letters import DeadLetterFile
-from records.dead_letter import DeadLetter, read_dead_letters
-from records.envelope import derived_record_id, open_envelope, seal
+from records.dead_letter import DeadLetter
+from records.envelope import open_envelope
 from records.limits import MAX_RECORD_BYTES
 from tests.integration.aggregated_support import (
     Answer,
@@ -28,6 +26,7 @@ from tests.integration.aggregated_support import (
     tampering,
 )
 from tests.integration.program_support import Start, starting
+from tests.integration.replay_support import arn_of, ended, letter, numbers, read, write
 from tests.proxy_in_thread import proxied
 from tests.support import eventually
 
@@ -36,33 +35,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 Streams = Callable[..., str]
-
-
-def letter(stream: str, number: int, key: str = "k", place: int | None = None) -> DeadLetter:
-    data = seal(json.dumps({"n": number}).encode(), derived_record_id("test", str(number)))
-    return DeadLetter(stream, key, data, place, "InternalFailure", "no", 3, 1_800_000_000.25)
-
-
-def write(path: Path, letters: list[DeadLetter]) -> Path:
-    with DeadLetterFile(path) as file:
-        for each in letters:
-            file.append(each)
-    return path
-
-
-def read(path: Path) -> list[DeadLetter]:
-    with path.open("rb") as file:
-        return list(read_dead_letters(file))
-
-
-def arn_of(kinesis: "KinesisClient", stream: str) -> str:
-    summary = kinesis.describe_stream_summary(StreamName=stream)
-    return summary["StreamDescriptionSummary"]["StreamARN"]
-
-
-def numbers(kinesis: "KinesisClient", stream: str) -> list[int]:
-    """The numbers in a stream of one shard, in the order of reading; each travels alone."""
-    return [json.loads(held.data)["n"] for held in read_back(kinesis, stream)]
 
 
 @pytest.fixture
@@ -74,12 +46,6 @@ def file(tmp_path: Path) -> Path:
 def start(stack: Endpoints) -> Iterator[Start]:
     with starting("producers.replay", stack) as run:
         yield run
-
-
-def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str, list[str]]:
-    out, error = process.communicate(timeout=120)
-    assert b"Traceback" not in error
-    return process.returncode, out.decode(), error.decode().splitlines()
 
 
 def test_each_letter_goes_back_as_it_is_to_the_stream_it_names(
@@ -119,6 +85,17 @@ def test_twice_makes_doubles_that_carry_the_same_record_ids(
     assert Counter(open_envelope(data).record_id for data in users) == expected + Counter(
         [None] * 2
     )
+
+
+def test_it_keeps_the_order_of_a_key_whose_stream_has_a_name_and_an_arn(
+    kinesis: "KinesisClient", stream: Streams, start: Start, file: Path
+) -> None:
+    name, other = stream(), stream()
+    arn = arn_of(kinesis, name)
+    write(file, [letter((name, other, arn, name, arn)[n % 5], n) for n in range(100)])
+    assert ended(start(file))[::2] == (0, [])
+    assert numbers(kinesis, name) == [n for n in range(100) if n % 5 != 1]
+    assert numbers(kinesis, other) == [*range(1, 100, 5)]
 
 
 def test_it_keeps_the_order_of_a_key_while_requests_fail_in_part(
@@ -196,27 +173,6 @@ def test_what_fails_once_more_is_kept_and_can_be_put_again(
     assert [each.data for each in read(file)[22:]] == [large.data]
 
 
-def test_a_damaged_file_gives_what_can_be_read_and_says_where(
-    kinesis: "KinesisClient", stream: Streams, start: Start, file: Path
-) -> None:
-    name = stream()
-    ends = [write(file, [letter(name, n)]).stat().st_size for n in range(5)]
-    content = bytearray(file.read_bytes())
-    content[ends[1] + 40] ^= 0xFF
-    file.write_bytes(content[:-2])
-    code, out, said = ended(start(file, "--remove"))
-    assert (code, out) == (2, f"delivered 3 of 3 records to {name}\n")
-    assert numbers(kinesis, name) == [0, 1, 3]
-    damaged = f"producers.replay: {file} is damaged"
-    torn = f"the file ends inside a dead letter at byte {ends[3]}"
-    assert said == [
-        f"{damaged}: a dead letter with a wrong checksum at byte {ends[1]}",
-        f"{damaged}, or somebody is writing it: {torn}",
-        f"producers.replay: {file} is not removed: not all of it was delivered",
-    ]
-    assert file.exists()
-
-
 def test_a_file_that_holds_no_letters_at_all(start: Start, file: Path) -> None:
     file.write_bytes(b'{"id": 1}\n' * 100)
     code, out, said = ended(start(file))
@@ -260,7 +216,7 @@ def test_a_signal_ends_it_with_nothing_lost(  # noqa: PLR0917 - pytest names the
     assert 5 <= count < 1_000
     where = f", stopped by a signal after record {count}: all are still in {file}"
     assert (code, out) == (1, f"delivered {count} of {count} records to {name}{where}\n")
-    assert said == [f"producers.replay: {file} is not removed: not all of it was delivered"]
+    assert said == [f"producers.replay: {file} stays as it is: not all of it was read"]
     assert file.read_bytes() == before
     assert ended(start(file, "--aggregate"))[:2] == (
         0,
@@ -280,28 +236,6 @@ def test_a_dead_endpoint_is_given_up_and_everything_is_kept(
     assert out.endswith(f"; 50 kept in {again}\n")
     assert len(said) == 1
     assert len(read(again)) == 50
-
-
-def test_a_file_is_removed_once_all_of_it_is_delivered(
-    stack: Endpoints, stream: Streams, start: Start, file: Path
-) -> None:
-    name = stream()
-    count = 400  # More than are read ahead.
-    size = write(file, [letter(name, n) for n in range(count)]).stat().st_size
-
-    def one_more_comes(operation: str, body: bytes, forward: Forward) -> Answer:
-        if operation == "PutRecords" and file.stat().st_size == size:
-            write(file, [letter(name, count)])
-        return forward(body)
-
-    with tampering(endpoint_of(stack), one_more_comes) as url:
-        code, out, said = ended(start(file, "--remove", url=url))
-    assert (code, out) == (0, f"delivered {count} of {count} records to {name}\n")
-    assert said == [f"producers.replay: {file} is not removed: it has changed since it was read"]
-    assert len(read(file)) == count + 1
-    code, out, said = ended(start(file, "--remove", "--aggregate"))
-    assert (code, out, said) == (0, f"delivered {count + 1} of {count + 1} records to {name}\n", [])
-    assert not file.exists()
 
 
 def test_many_streams_take_turns(
@@ -335,6 +269,7 @@ def test_many_streams_take_turns(
         (("/dev/stdin",), "is no file that can be read twice"),
         (("{file}", "--stream", "two words"), "neither the name of a stream"),
         (("{file}", "--max-age", "0"), "0 is no positive number of seconds"),
+        (("{file}", "--dead-letter", ""), "argument --dead-letter: a file has a name"),
         (("{file}", "--dead-letter", "{file}"), "is the input"),
         (("{file}", "--dead-letter", "{link}"), "is the input"),
         (("{file}", "--dead-letter", "{folder}"), "Is a directory"),

@@ -1,5 +1,6 @@
 """The wire client where a boto3 client goes in: the producers, and behind the proxy."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,17 @@ def test_the_aggregating_producer_through_the_wire(
         users = by_number[result.shard_id, result.sequence_number].users()
         user = users[result.sub_sequence_number or 0]
         assert (user.partition_key, user.data) == (f"key-{n}", b"%d" % n)
+
+
+def test_the_aggregating_producer_has_nothing_to_warn_of(
+    caplog: pytest.LogCaptureFixture, local_kinesis: str
+):
+    client = wire_client(endpoint_url=local_kinesis)
+    assert "total_max_attempts" not in client.meta.config.retries
+    with caplog.at_level(logging.WARNING, logger="producers"):
+        AggregatingProducer(client, "orders").close()
+    assert not caplog.records
+    client.close()
 
 
 def test_what_the_proxy_throttles_and_refuses_is_told_alike(local_kinesis: str, stream: Streams):

@@ -1,40 +1,34 @@
 """Sockets that stall, close, lie and multiply: one request a call, botocore's exceptions."""
 
+import gc
 import os
 import socket
-import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import trustme
 from botocore import exceptions as sdk
 
 from tests.integration.wire_support import (
+    RECORD,
     Heard,
     Reply,
     Script,
     assert_alike,
+    both,
     client_named,
-    outcome_of,
+    fine,
+    put,
     reply,
     scripted,
 )
 from tests.support import eventually
 
 Make = Callable[..., Any]
-RECORD = {"Data": b"x", "PartitionKey": "k"}
-
-
-def put(client: Any) -> Any:
-    return client.put_records(StreamName="s", Records=[RECORD])
-
-
-def fine(_heard: Heard) -> Reply:
-    return reply({"Records": [{"SequenceNumber": "1", "ShardId": "s"}], "FailedRecordCount": 0})
 
 
 @pytest.fixture
@@ -48,34 +42,6 @@ def make() -> Iterator[Make]:
     yield client
     for each in made:
         each.close()
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def serving(authority: trustme.CA, name: str = "localhost") -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    return context
-
-
-@pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    path = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
-def both(url: str, **arguments: Any) -> tuple[Any, Any]:
-    """Return what a put at `url` comes to, for the wire client and for boto3."""
-    outcomes = []
-    for name in ("wire", "boto3"):
-        client = client_named(name, url, **arguments)
-        outcomes.append(outcome_of(lambda made=client: put(made)))
-        client.close()
-    return outcomes[0], outcomes[1]
 
 
 CUT = reply({"Records": []}).content[:-3]
@@ -95,12 +61,12 @@ RAW_ENDS: dict[str, Reply | None] = {
 def test_an_answer_that_breaks_off_is_no_answer(end: str):
     with scripted(lambda _: RAW_ENDS[end]) as server:
         fast, plain = both(server.url)
+    assert fast["raised"][0] is sdk.ConnectionClosedError
     if end in ("closed in the head", "closed in the headers"):
         # Python's parser fills in the rest, and boto3 returns an answer without members.
-        assert fast["raised"][0] is sdk.HTTPClientError
         assert plain.keys() == {"ResponseMetadata"}
     else:
-        assert fast["raised"][0] is plain["raised"][0] is sdk.ConnectionClosedError
+        assert plain["raised"][0] is sdk.ConnectionClosedError
     assert len(server.heard) == 2  # one request each: nothing is sent twice
 
 
@@ -254,6 +220,50 @@ def test_close_closes_and_a_call_after_it_connects_anew(make: Make):
     assert [each.connection for each in server.heard] == [0, 1]
 
 
+def test_close_during_a_call_closes_its_connection_after_it(make: Make):
+    arrived, closed = threading.Event(), threading.Event()
+
+    def script(heard: Heard) -> Reply:
+        arrived.set()
+        closed.wait(30)
+        return fine(heard)
+
+    with scripted(script) as server, ThreadPoolExecutor(1) as thread:
+        client = make(server.url)
+        call = thread.submit(put, client)
+        arrived.wait(30)
+        client.close()
+        closed.set()
+        assert call.result(30)["Records"]
+        eventually(lambda: server.connections[0].fileno() == -1, message="the server sees the end")
+        put(client)
+        put(client)
+    assert [each.connection for each in server.heard] == [0, 1, 1]
+
+
+def test_a_client_that_is_dropped_closes_its_connections():
+    gc.collect()  # what others dropped
+    with scripted(fine) as server, warnings.catch_warnings():
+        warnings.simplefilter("error")  # pytest tells of one that nobody can catch
+        client = client_named("wire", server.url)
+        put(client)
+        del client
+        gc.collect()
+        eventually(lambda: server.connections[0].fileno() == -1, message="the server sees the end")
+
+
+def test_the_other_operations_retry_as_the_config_says(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
+    retries = {"mode": "standard", "total_max_attempts": 3}
+    with scripted(lambda _: reply(raw=b"{}", status=500)) as server:
+        client = make(server.url, settings={"retries": retries})
+        for call in (client.describe_limits, lambda: put(client)):
+            with pytest.raises(client.exceptions.ClientError):
+                call()
+    asked = [each.headers["x-amz-target"].partition(".")[2] for each in server.heard]
+    assert asked == ["DescribeLimits"] * 3 + ["PutRecords"]
+
+
 def test_an_early_refusal_of_a_large_request_is_read():
     refusal = reply({"__type": "LimitExceededException", "message": "large"}, status=413)
 
@@ -309,63 +319,6 @@ def test_an_answer_that_cannot_be_read_is_a_failure_that_may_have_been_stored(
         put(make(server.url))
 
 
-def test_tls_with_a_bundle(authority: trustme.CA, ca_file: str, make: Make):
-    with scripted(fine, tls=serving(authority)) as server:
-        client = make(server.url, verify=ca_file)
-        put(client)
-        put(client)
-    assert {each.connection for each in server.heard} == {0}
-
-
-def test_tls_with_the_bundle_of_the_environment(
-    authority: trustme.CA, ca_file: str, make: Make, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("AWS_CA_BUNDLE", ca_file)
-    with scripted(fine, tls=serving(authority)) as server:
-        assert put(make(server.url))["Records"]
-
-
-@pytest.mark.parametrize("case", ["stranger", "wrong name", "no such bundle"])
-def test_tls_that_cannot_be_trusted(case: str, authority: trustme.CA, ca_file: str):
-    name = "elsewhere.example" if case == "wrong name" else "localhost"
-    options = {
-        "stranger": {},
-        "wrong name": {"verify": ca_file},
-        "no such bundle": {"verify": "/nowhere.pem"},
-    }
-    with scripted(fine, tls=serving(authority, name)) as server:
-        fast, plain = both(server.url, **options[case])
-    assert fast["raised"][0] is plain["raised"][0] is sdk.SSLError
-    assert server.heard == []
-
-
-def test_tls_unchecked_by_wish(authority: trustme.CA, make: Make):
-    with scripted(fine, tls=serving(authority, "elsewhere.example")) as server:
-        assert put(make(server.url, verify=False))["Records"]
-
-
-def test_a_certificate_of_the_client(
-    authority: trustme.CA, ca_file: str, make: Make, tmp_path: Path
-):
-    mine = tmp_path / "client.pem"
-    authority.issue_cert("client@example").private_key_and_cert_chain_pem.write_to_path(str(mine))
-    demanding = serving(authority)
-    demanding.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(demanding)
-    with scripted(fine, tls=demanding) as server:
-        client = make(server.url, verify=ca_file, settings={"client_cert": str(mine)})
-        assert put(client)["Records"]
-        with pytest.raises((sdk.SSLError, sdk.ConnectionClosedError)):
-            put(make(server.url, verify=ca_file))
-
-
-def test_a_handshake_that_hangs_is_a_connect_timeout(make: Make):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"https://localhost:{silent.getsockname()[1]}"
-        with pytest.raises(sdk.ConnectTimeoutError):
-            put(make(url, settings={"connect_timeout": 0.5}))
-
-
 def test_a_proxy_gets_the_whole_address(make: Make):
     with scripted(fine) as proxy:
         client = make("http://kinesis.example", settings={"proxies": {"http": proxy.url}})
@@ -388,3 +341,26 @@ def test_a_proxy_that_is_not_there():
         gone = f"http://127.0.0.1:{free.getsockname()[1]}"
     fast, plain = both("http://kinesis.example", settings={"proxies": {"http": gone}})
     assert fast["raised"][0] is plain["raised"][0] is sdk.ProxyConnectionError
+
+
+def test_an_interim_answer_through_a_proxy_is_not_the_answer(make: Make):
+    def script(heard: Heard) -> Reply:
+        early = Reply(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        return early if heard.connection == 0 else fine(heard)
+
+    with scripted(script) as proxy:
+        client = make("http://kinesis.example", settings={"proxies": {"http": proxy.url}})
+        with pytest.raises(sdk.HTTPClientError, match="interim"):
+            put(client)
+        # The connection on which the answer is still to come is not used again.
+        assert put(client)["Records"]
+    assert [each.connection for each in proxy.heard] == [0, 1]
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_header_beyond_latin_1(make: Make, proxied: bool):  # noqa: FBT001
+    with scripted(fine) as server:
+        settings: dict[str, Any] = {"user_agent_extra": "naïve-✓"}
+        settings |= {"proxies": {"http": server.url}} if proxied else {}
+        assert put(make(server.url, settings=settings))["Records"]
+    assert server.heard[0].headers["user-agent"].endswith(" naïve-✓")

@@ -320,7 +320,6 @@ def test_the_paginator_and_the_other_operations_are_there(pair: Pair):
 def test_the_same_names_are_there(pair: Pair):
     assert set(dir(pair.boto3)) <= set(dir(pair.wire))
     assert pair.wire.meta.region_name == pair.boto3.meta.region_name
-    assert pair.wire.meta.config.retries["total_max_attempts"] == 1
     call: Callable[..., Any] = pair.wire.put_records
     with pytest.raises(TypeError):
         call("positional")

@@ -16,17 +16,17 @@ from botocore.config import Config
 from wire.client import client as wire_client
 
 CBOR = "application/x-amz-cbor-1.1"
-# What two calls that do the same answer differently.
+# What two calls that do the same say differently, though both say it.
 VOLATILE = {"SequenceNumber", "ShardIterator", "NextShardIterator", "RequestId", "x-amz-id-2"}
 VOLATILE |= {"x-amzn-requestid", "x-amz-request-id", "date", "NextToken", "MillisBehindLatest"}
 # JSON and CBOR are not of one length, and say what they are.
-VOLATILE |= {"content-length", "content-type", "transfer-encoding"}
+TRANSPORT = {"content-length", "content-type", "transfer-encoding"}
 
 
 def client_named(name: str, url: str | None, **arguments: Any) -> Any:
-    """Make a client of one kind, without the SDK's own retries."""
-    settings = {"connect_timeout": 10, "read_timeout": 30} | arguments.pop("settings", {})
-    config = Config(retries={"total_max_attempts": 1}, **settings)
+    """Make a client of one kind; by itself without the SDK's own retries."""
+    settings = {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}
+    config = Config(**(settings | arguments.pop("settings", {})))
     if name == "wire":
         return wire_client(session=_session(), endpoint_url=url, config=config, **arguments)
     return _session().client("kinesis", endpoint_url=url, config=config, **arguments)
@@ -57,8 +57,11 @@ def assert_alike(one: Any, other: Any, *, at: str = "", but: set[str] | None = N
     name = at.rpartition(".")[2].partition("[")[0]
     assert type(one) is type(other), f"{at}: {one!r} is no {other!r}"
     if isinstance(one, dict):
-        assert one.keys() - VOLATILE == other.keys() - VOLATILE, at
-        for key in one.keys() & other.keys():
+        names, others = (
+            set(each) - (TRANSPORT if name == "HTTPHeaders" else set()) for each in (one, other)
+        )
+        assert names == others, f"{at}: {names ^ others}"
+        for key in names:
             assert_alike(one[key], other[key], at=f"{at}.{key}", but=but)
     elif isinstance(one, list):
         assert len(one) == len(other), at
@@ -103,6 +106,27 @@ def reply(
     content = cbor2.dumps({} if body is None else body) if raw is None else raw
     head = f"HTTP/1.1 {status} X\r\nx-amzn-RequestId: r-1\r\nContent-Type: {content_type}\r\n"
     return Reply(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+
+
+RECORD = {"Data": b"x", "PartitionKey": "k"}
+
+
+def put(client: Any) -> Any:
+    return client.put_records(StreamName="s", Records=[RECORD])
+
+
+def fine(_heard: Heard) -> Reply:
+    return reply({"Records": [{"SequenceNumber": "1", "ShardId": "s"}], "FailedRecordCount": 0})
+
+
+def both(url: str, **arguments: Any) -> tuple[Any, Any]:
+    """Return what a put at `url` comes to, for the wire client and for boto3."""
+    outcomes = []
+    for name in ("wire", "boto3"):
+        client = client_named(name, url, **arguments)
+        outcomes.append(outcome_of(lambda made=client: put(made)))
+        client.close()
+    return outcomes[0], outcomes[1]
 
 
 @dataclass

@@ -1,13 +1,14 @@
 """Holds a finished run to what the producer promises."""
 
 from collections import Counter, defaultdict
+from math import isclose
 
 from producers.aggregated.values import PutResult
 from producers.errors import DeliveryError
 from producers.put_records import Record
 from tests.simulation.aggregated_model import kept, user_records
 from tests.simulation.aggregated_requests import BrokenError
-from tests.simulation.aggregated_world import DENIED, INVALID, WALL, Entry, World
+from tests.simulation.aggregated_world import DENIED, GONE, INVALID, WALL, Entry, World
 
 MOST_ATTEMPTS = 100  # Of more, the first and the last are kept.
 
@@ -99,6 +100,7 @@ def _check_given_up(world: World, entry: Entry, error: DeliveryError) -> None:
         "ProducerClosed": world.abandoned,
         "UnorderedStream": regime.auto and regime.settings.ordered,
         INVALID.code: entry.poison and not error.retriable,
+        GONE.code: regime.gone_at is not None and not error.retriable,
         DENIED.code: regime.denied is not None and not error.retriable,
     }
     if not explained.get(code, False):
@@ -129,7 +131,16 @@ def _stood_behind(world: World, entry: Entry) -> bool:
 
 
 def _check_order(world: World) -> None:
-    """First occurrences of confirmed records, as KCL hands them out, follow the order of put."""
+    """First occurrences of confirmed records, as KCL hands them out, follow the order of put.
+
+    So do the ends of all.
+    """
+    ended: dict[object, Entry] = {}
+    for entry in world.entries:
+        before = ended.setdefault(entry.key, entry)
+        if entry.settled < before.settled:
+            raise BrokenError(f"record {entry.number} ends before record {before.number}")
+        ended[entry.key] = entry
     confirmed = {
         entry.data: entry for entry in world.entries if isinstance(entry.result, PutResult)
     }
@@ -193,7 +204,7 @@ def _check_lists(world: World) -> None:
     regime = world.regime
     trouble = regime.list_fails or regime.list_damaged or regime.stale_for
     most = 1 if regime.prompt else 3 + 2 * regime.reshards
-    if world.lists > most and not (trouble or regime.dead or regime.denied):
+    if world.lists > most and not (trouble or regime.dead or regime.denied or regime.gone_at):
         raise BrokenError(f"the shards were listed {world.lists} times")
 
 
@@ -210,3 +221,14 @@ def _check_counts(world: World) -> None:
         raise BrokenError(f"counted {told.total.user_records_put} confirmed records")
     if told.request_time.count != world.requests and not world.abandoned:
         raise BrokenError(f"counted {told.request_time.count} of {world.requests} requests")
+    answered = told.kinesis_records_per_request.sum
+    if told.total.kinesis_records_put + told.total.all_errors != answered:
+        raise BrokenError(f"counted {told.total.errors} of {answered} Kinesis records")
+    retries, buffered = told.total.retries_per_record, told.total.buffering_time
+    sent = [(entry, entry.result.attempts) for entry in world.entries if entry.result.attempts]
+    resent = sum(len(attempts) - 1 for _, attempts in sent)
+    if (retries.count, retries.sum, buffered.count) != (len(sent), resent, len(sent)):
+        raise BrokenError(f"counted {retries.sum} retries of {retries.count}, not {resent}")
+    waited = sum(tries[0].started_at - WALL - entry.accepted_at for entry, tries in sent)
+    if not isclose(buffered.sum, waited, abs_tol=1e-3):  # The wall clock has few places left.
+        raise BrokenError(f"counted {buffered.sum} s in the buffer, not {waited} s")

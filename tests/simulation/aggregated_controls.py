@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from producers.aggregated import lane, machine, map_watch, router
-from producers.aggregated.failures import Remedy, remedy_of_request
-from producers.aggregated.lane import Lane
+from producers.aggregated.failures import WRONG_SHARD, Remedy, remedy_of_request
+from producers.aggregated.lane import Landed, Lane
 from producers.aggregated.limiter import ShardLimiter
 from producers.aggregated.machine import Machine
 from producers.aggregated.map_watch import MapWatch
@@ -17,6 +17,7 @@ from producers.aggregated.pack import Pack
 from producers.aggregated.router import Router
 from producers.aggregated.values import Confirmed, Item, Listed, Settled
 from producers.put_records import Failure, Record
+from records.partition import ShardMap
 
 Control = Callable[[pytest.MonkeyPatch], None]
 
@@ -69,15 +70,15 @@ def overtake_what_failed(patch: pytest.MonkeyPatch) -> None:
 
 
 def confirm_whatever_was_stored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Router, "covers", lambda _self, _shard_id, _pack: True)
+    patch.setattr(router, "_holds", lambda *_, **__: True)
 
 
 def confirm_if_the_first_record_is_covered(patch: pytest.MonkeyPatch) -> None:
-    def covers(self: Router, shard_id: str, pack: Pack) -> bool:
-        shard = self._map.shard(shard_id) if self._map else None
-        return self.auto or (shard is not None and shard.covers(pack.items[0].hash_key))
+    def holds(shards: ShardMap | None, shard_id: str, pack: Pack, *, auto: bool) -> bool:
+        shard = shards.shard(shard_id) if shards else None
+        return auto or (shard is not None and shard.covers(pack.items[0].hash_key))
 
-    patch.setattr(Router, "covers", covers)
+    patch.setattr(router, "_holds", holds)
 
 
 def _remedy_instead(patch: pytest.MonkeyPatch, wrong: Remedy, instead: Remedy) -> None:
@@ -219,17 +220,19 @@ def forget_earlier_attempts(patch: pytest.MonkeyPatch) -> None:
 def take_an_auto_stream_for_another(patch: pytest.MonkeyPatch) -> None:
     listed = Router.listed
 
-    def not_auto(self: Router, told: Listed | Failure, now: float) -> list[Item]:
+    def not_auto(self: Router, told: Listed | Failure, now: float) -> Failure | None:
         return listed(self, told._replace(auto=False) if isinstance(told, Listed) else told, now)
 
     patch.setattr(Router, "listed", not_auto)
 
 
 def confirm_whatever_an_auto_stream_has(patch: pytest.MonkeyPatch) -> None:
-    covers = Router.covers
-    patch.setattr(
-        Router, "covers", lambda self, shard, pack: self.auto or covers(self, shard, pack)
-    )
+    holds = router._holds
+    patch.setattr(router, "_holds", lambda *where, auto: auto or holds(*where, auto=auto))
+
+
+def keep_the_map_of_what_is_gone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Router, "forget", lambda self: self.watch.want())
 
 
 def list_the_shards_again_and_again(patch: pytest.MonkeyPatch) -> None:
@@ -243,6 +246,28 @@ def list_the_shards_again_and_again(patch: pytest.MonkeyPatch) -> None:
 
 def count_nothing_that_is_given_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Metrics, "given_up", lambda _self, _code: None)
+
+
+def count_a_pack_as_if_nothing_in_it_had_been_sent_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Pack, "recount", lambda _self: None)
+
+
+def count_no_retries_of_what_is_given_up(patch: pytest.MonkeyPatch) -> None:
+    settled = Metrics.settled
+
+    def only_confirmed(self: Metrics, shard_id: str | None, **told: Any) -> None:
+        if shard_id is not None:
+            settled(self, shard_id, **told)
+
+    patch.setattr(Metrics, "settled", only_confirmed)
+
+
+def count_no_error_of_what_landed_elsewhere(patch: pytest.MonkeyPatch) -> None:
+    def misplaced(self: Landed) -> Pack:
+        self.pack.failed(self.sent.attempt(WRONG_SHARD))
+        return self.pack
+
+    patch.setattr(Landed, "misplaced", misplaced)
 
 
 def forget_what_is_on_the_road(patch: pytest.MonkeyPatch) -> None:
@@ -280,13 +305,14 @@ def have_any_number_on_the_road(patch: pytest.MonkeyPatch) -> None:
 # What is taken away, and what the checker must say.
 CONTROLS: list[tuple[Control, str]] = [
     (never_predict_anew, "hot loop|only delayed"),
-    (predict_anew_backwards, "came after"),
+    (predict_anew_backwards, "came after|ends before"),
     (take_a_new_map_with_records_on_the_road, "came after|wait for nothing"),
     (remove_the_limiter, "asked too much"),
     (remove_the_order_gate, "came after"),
     (overtake_what_failed, "came after"),
     (confirm_whatever_was_stored, "KCL drops it"),
     (confirm_if_the_first_record_is_covered, "KCL drops it"),
+    (keep_the_map_of_what_is_gone, "KCL drops it"),
     (send_again_what_is_denied, "not given up at once"),
     (give_up_all_beside_a_poisoned_record, "without reason"),
     (give_up_what_a_timeout_met, "only delayed"),
@@ -308,6 +334,9 @@ CONTROLS: list[tuple[Control, str]] = [
     (confirm_whatever_an_auto_stream_has, "KCL drops it"),
     (list_the_shards_again_and_again, "were listed"),
     (count_nothing_that_is_given_up, "and counted"),
+    (count_a_pack_as_if_nothing_in_it_had_been_sent_before, "retries of"),
+    (count_no_retries_of_what_is_given_up, "retries of"),
+    (count_no_error_of_what_landed_elsewhere, "Kinesis records"),
     (forget_what_is_on_the_road, "it counts|not abandoned|never settled"),
     (keep_the_lanes_of_old_shards, "it keeps"),
     (have_any_number_on_the_road, "requests are on the road"),

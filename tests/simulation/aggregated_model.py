@@ -14,6 +14,7 @@ from records.limits import (
 )
 from records.partition import Shard, ShardMap, hash_key
 
+_ERA = 1_000_000  # Sequence numbers of one stream.
 THROTTLED = Failure("ProvisionedThroughputExceededException", "slow down", retriable=True)
 
 
@@ -81,14 +82,25 @@ class ModelStream:
         self.most_open = 0  # As far as any list has told.
         self._quota = quota
         self._rng = rng
-        self._by_id: dict[str, ModelShard] = {}
+        self.gone = False
+        self._past: list[ModelShard] = []  # Of streams that had its name before.
+        self._by_id: dict[tuple[int, str], ModelShard] = {}
+        self._era = -1
+        self.make(shards, 0.0)
+
+    def make(self, shards: int, now: float) -> None:
+        """Make the stream (anew), with shards of the same IDs as before."""
+        self._past += self.shards
+        self._era += 1
+        self.gone = False
+        self.shards = []
         self._open: list[ModelShard] = []
         self._lists: list[tuple[float, ShardMap]] = []
         width = (MAX_HASH_KEY + 1) // shards
         for at in range(shards):
             end = MAX_HASH_KEY if at == shards - 1 else width * (at + 1) - 1
             self._make(width * at, end)
-        self._note(0.0)
+        self._note(now)
 
     def put(self, record: Record, now: float) -> Stored | Failure:
         """Store a record, unless its shard has no room for it now."""
@@ -102,7 +114,7 @@ class ModelStream:
         place.records.spend(1)
         place.bytes.spend(size)
         place.held.append(record)
-        return Stored(place.shard.shard_id, str(len(place.held) - 1))
+        return Stored(place.shard.shard_id, str(self._era * _ERA + len(place.held) - 1))
 
     def shard_of(self, place: int) -> ModelShard:
         """Return the open shard that covers a hash key."""
@@ -110,12 +122,13 @@ class ModelStream:
 
     def held(self, shard_id: str, sequence_number: str) -> tuple[Shard, Record]:
         """Return a record that is stored, and its shard."""
-        place = self._by_id[shard_id]
-        return place.shard, place.held[int(sequence_number)]
+        era, number = divmod(int(sequence_number), _ERA)
+        place = self._by_id[era, shard_id]
+        return place.shard, place.held[number]
 
     def read(self) -> Iterator[UserRecord]:
         """Yield the user records in the order and by the rule of KCL."""
-        for each in self.shards:
+        for each in (*self._past, *self.shards):
             for record in each.held:
                 users = user_records(record)
                 if kept(each.shard, record, users):
@@ -140,7 +153,8 @@ class ModelStream:
 
     def listed(self, asked: float) -> ShardMap:
         """Return the newest list that is at least as old as `asked`."""
-        return next(shards for made, shards in reversed(self._lists) if made <= asked)
+        known = (shards for made, shards in reversed(self._lists) if made <= asked)
+        return next(known, self._lists[0][1])
 
     def damaged_list(self) -> ShardMap:
         """Return a list with a shard missing, or with parents still open beside their children."""
@@ -168,7 +182,7 @@ class ModelStream:
         made = ModelShard(shard, self._quota)
         self.shards.append(made)
         self._open.append(made)
-        self._by_id[shard.shard_id] = made
+        self._by_id[self._era, shard.shard_id] = made
 
     def _close(self, which: ModelShard) -> None:
         which.shard = replace(which.shard, closed=True)

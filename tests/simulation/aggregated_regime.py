@@ -41,6 +41,7 @@ class Regime:
         dead: When the endpoint cannot be reached.
         denied: When every call is denied.
         abandon_at: When the caller gives everything up.
+        gone_at: When the stream is deleted; once that was noticed, it is made anew.
         auto_from: When the stream begins to spread records as it likes; infinity: never.
     """
 
@@ -70,6 +71,7 @@ class Regime:
     dead: Window | None = None
     denied: Window | None = None
     abandon_at: float | None = None
+    gone_at: float | None = None
     auto_from: float = inf
 
     @property
@@ -81,7 +83,8 @@ class Regime:
     def only_delays(self) -> bool:
         """Whether nothing here can keep a record from being confirmed in the end."""
         unordered = self.auto and self.settings.ordered
-        lost = self.poison or self.denied or unordered or self.abandon_at is not None
+        ends = self.abandon_at is not None or self.gone_at is not None
+        lost = self.poison or self.denied or unordered or ends
         return not lost and self.settings.max_record_age is None
 
     @property
@@ -92,7 +95,8 @@ class Regime:
         troubles = self.reshards or self.jumps or self.poison or self.dead or self.denied
         aged = self.settings.max_record_age is not None
         unhurried = aged or self.quota < 1 or self.settings.rate < 1 or self.room < self.records
-        return not (chances or lists or troubles or unhurried or self.abandon_at or self.auto)
+        ends = self.abandon_at or self.gone_at
+        return not (chances or lists or troubles or unhurried or ends or self.auto)
 
     @property
     def within_quota(self) -> bool:
@@ -103,7 +107,7 @@ class Regime:
     @property
     def same_bytes(self) -> bool:
         """Whether nothing forces the machine to pack records anew."""
-        anew = self.reshards or self.poison or self.list_damaged or self.auto
+        anew = self.reshards or self.poison or self.list_damaged or self.auto or self.gone_at
         return not anew and self.settings.max_record_age is None
 
 
@@ -139,6 +143,7 @@ def draw(rng: random.Random) -> Regime:
         dead=_window(rng, 2.0) if rng.random() < 0.15 else None,
         denied=_window(rng, 0.3) if rng.random() < 0.05 else None,
         abandon_at=rng.uniform(0, 4.0) if rng.random() < 0.05 else None,
+        gone_at=rng.uniform(0.1, 3.0) if rng.random() < 0.08 else None,
         auto_from=rng.choice((0.0, 0.0, rng.uniform(0, 3.0))) if auto else inf,
     )
 

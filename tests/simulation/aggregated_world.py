@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from producers.aggregated.machine import ListRequest, Machine, PutRequest
+from producers.aggregated.departure import PutRequest
+from producers.aggregated.machine import ListRequest, Machine
 from producers.aggregated.metrics import Metrics
 from producers.aggregated.values import Item, Listed, PutResult, Sent
 from producers.errors import DeliveryError
@@ -25,6 +26,7 @@ TIMEOUT = Failure("ReadTimeoutError", "no answer", retriable=True)
 UNREACHABLE = Failure("EndpointConnectionError", "no route", retriable=True)
 LIMITED = Failure("LimitExceededException", "too many calls", retriable=True)
 INVALID = Failure("InvalidArgumentException", "one of them is bad", retriable=False)
+GONE = Failure("ResourceNotFoundException", "no such stream", retriable=False)
 DENIED = Failure("AccessDeniedException", "no", retriable=False)
 
 WALL = 1.7e9  # What the wall clock says at 0 by the world's own.
@@ -98,7 +100,7 @@ class World:
         self._ticks = 0
         self._arriving: deque[Entry] = deque()
         self._closing = False
-        self._listing = False
+        self._listing = self._remaking = False
         self._on_the_road = 0
         self._wake: float | None = None
         self._dirty = True  # Something happened after which the machine must be asked.
@@ -148,6 +150,8 @@ class World:
             self.stream.shards[0].throttled = regime.throttled
         if regime.abandon_at is not None:
             self._at(regime.abandon_at, self._abandon)
+        if regime.gone_at is not None:
+            self._at(regime.gone_at, self._delete)
         self._at(regime.spread, self._close)
 
     def _entry(self, number: int) -> Entry:
@@ -278,6 +282,21 @@ class World:
         self._say("reshard")
         self.stream.reshard(self.now)
 
+    def _delete(self) -> None:
+        self._say("delete")
+        self.stream.gone = True
+
+    def _notice(self, reply: object) -> None:
+        """Have the stream made anew once the machine knows that it is gone, else it never could."""
+        if reply is GONE and self.stream.gone and not self._remaking:
+            self._remaking = True
+            self._at(self.now + self.rng.uniform(0.0, 1.0), self._make_anew)
+
+    def _make_anew(self) -> None:
+        self._say("make anew")
+        self._remaking = False
+        self.stream.make(self.rng.choice((1, 2, 3, 4)), self.now)
+
     def _sleep(self) -> None:
         self._skew += self.rng.uniform(30, 600)
         self.clock = self.now + self._skew
@@ -296,6 +315,8 @@ class World:
             return UNREACHABLE
         if self._is_in(regime.denied):
             return DENIED
+        if self.stream.gone:
+            return GONE
         if rng.random() < regime.list_fails:
             return rng.choice((UNREACHABLE, LIMITED))
         shards: ShardMap
@@ -310,6 +331,7 @@ class World:
         self._listing = False
         self.machine.shards_listed(reply, now=self.clock)
         self._dirty = True
+        self._notice(reply)
 
     def _put(self, request: PutRequest) -> None:
         self.requests += 1
@@ -334,6 +356,8 @@ class World:
             reply = UNREACHABLE
         elif self._is_in(regime.denied):
             reply = DENIED
+        elif self.stream.gone:
+            reply = GONE
         elif any(entry.poison for pack in trip.packs for entry in pack):
             reply = INVALID
         elif rng.random() < regime.refuse:
@@ -341,14 +365,18 @@ class World:
         elif rng.random() < regime.commit_late:
             reply = TIMEOUT
             late = self.now + there + back + rng.uniform(0, 2)
-            self._at(late, lambda: self._say("late", trip.packs, self._commit(trip)))
+            self._at(late, partial(self._commit_late, trip))
         if reply is not None:
             self._at(self.now + there + back, partial(self._answer, trip, reply))
         else:
             self._at(self.now + there, partial(self._commit_and_answer, trip, back))
 
+    def _commit_late(self, trip: Trip) -> None:
+        if not self.stream.gone:
+            self._say("late", trip.packs, self._commit(trip))
+
     def _commit_and_answer(self, trip: Trip, back: float) -> None:
-        reply: Reply = self._commit(trip)
+        reply: Reply = GONE if self.stream.gone else self._commit(trip)
         if self.rng.random() < self.regime.lose_answer:
             reply = TIMEOUT
         self._at(self.now + back, partial(self._answer, trip, reply))
@@ -377,8 +405,9 @@ class World:
                 if entry.result is None:
                     entry.attempts.append((*sent, code))
         self.machine.put_answered(trip.request, reply, now=self.clock, sent=sent)
-        lost = reply is DENIED or (reply is INVALID and sum(map(len, trip.packs)) == 1)
-        if lost:
+        self._notice(reply)
+        alone = sum(map(len, trip.packs)) == 1
+        if reply is DENIED or reply is GONE or (reply is INVALID and alone):
             self._collect()
             if any(entry.result is None for pack in trip.packs for entry in pack):
                 raise BrokenError(f"what failed for good ({reply!r}) is not given up at once")

@@ -3,7 +3,8 @@
 import random
 from typing import Any
 
-from producers.aggregated.machine import ListRequest, Machine, PutRequest
+from producers.aggregated.departure import PutRequest
+from producers.aggregated.machine import ListRequest, Machine
 from producers.aggregated.values import Item, Listed, PutResult, Sent, Settings
 from producers.errors import DeliveryError
 from producers.put_records import Failure, Stored

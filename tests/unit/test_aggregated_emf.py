@@ -35,11 +35,10 @@ OF_KPL = {
 
 
 def put(metrics: Metrics, shard_id: str = "s0", retries: int = 0) -> None:
-    metrics.record_put(
+    metrics.record_put(shard_id, user_records=10, user_bytes=1_000, wire_bytes=1_200)
+    metrics.settled(
         shard_id,
         user_records=10,
-        user_bytes=1_000,
-        wire_bytes=1_200,
         retries=retries,
         buffered_mean=0.05,
         buffered_min=0.01,
@@ -215,11 +214,10 @@ def test_the_fullest_line_that_there_can_be_is_within_the_limits():
     file, metrics = io.StringIO(), Metrics()
     for step in range(40):
         value = 1.5**step
-        metrics.record_put(
+        metrics.record_put("s0", user_records=round(value), user_bytes=10**15, wire_bytes=10**15)
+        metrics.settled(
             "s0",
             user_records=round(value),
-            user_bytes=10**15,
-            wire_bytes=10**15,
             retries=round(value),
             buffered_mean=value / 1000,
             buffered_min=0.0,

@@ -9,6 +9,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, as_comple
 
 import pytest
 
+from producers.aggregated import future as future_module
 from producers.aggregated.future import PutFuture, confirm_unwatched
 from producers.aggregated.values import Confirmed, Delivery, Item, PutResult
 
@@ -187,3 +188,29 @@ def test_whoever_comes_while_a_pack_ends_is_told(way: str) -> None:
             WAYS[way](future)
         thread.join(30)
         assert [each.result(0).sub_sequence_number for each in futures] == [*range(20)]
+
+
+def test_a_signal_handler_may_look_at_a_future_while_one_ends() -> None:
+    """It comes in the thread that holds the lock of the futures."""
+    future = PutFuture()
+    called: list[object] = []
+    with future_module._lock:
+        future.add_done_callback(called.append)
+        with pytest.raises(TimeoutError):
+            future.result(0)
+        future.confirm(*END)
+    assert called == [future]
+
+
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_a_callback_that_exits_keeps_no_other_from_being_called(*, waited_for: bool) -> None:
+    called: list[object] = []
+    future = PutFuture()
+    future.add_done_callback(sys.exit)
+    future.add_done_callback(called.append)
+    if waited_for:
+        with pytest.raises(TimeoutError):
+            future.result(0)
+    with pytest.raises(SystemExit):
+        future.confirm(*END)
+    assert called == [future]

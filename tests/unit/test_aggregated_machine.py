@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from producers.aggregated.machine import ListRequest, Machine, PutRequest
+from producers.aggregated.departure import PutRequest
+from producers.aggregated.machine import ListRequest, Machine
 from producers.aggregated.pack import OUTER_PARTITION_KEY
 from producers.aggregated.values import PutResult, Settings
 from producers.errors import DeliveryError

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from producers.aggregated.departure import PutRequest
 from producers.aggregated.failures import Remedy, remedy_of_request
-from producers.aggregated.machine import Machine, PutRequest
+from producers.aggregated.machine import Machine
 from producers.aggregated.values import PutResult
 from producers.put_records import Failure, Stored
-from records.limits import MAX_HASH_KEY
+from records.limits import MAX_HASH_KEY, MIB
 from tests.unit.aggregated_machine_support import (
     DENIED,
     GONE,
@@ -173,9 +174,54 @@ def test_where_all_is_refused_the_search_ends_soon() -> None:
     for n in range(5_000):
         accept(machine, b"%d" % n, 1.0)
     machine.flush()
-    assert drain(machine, b"") < 200
-    assert set(fates(machine).values()) == {REFUSED.code}
+    assert drain(machine, b"") < 1_100
+    lost = errors(machine)
+    assert len(lost) == 5_000
+    assert {error.error_code for error in lost} == {REFUSED.code}
+    found = [error for error in lost if not error.retriable]
+    assert 400 < len(found) < 600  # Each by itself; the others are only under suspicion.
     assert machine.buffered_records == 0
+
+
+@pytest.mark.parametrize("poisoned", [40, 100, 499])
+def test_however_many_poisoned_records_are_in_a_row_no_other_is_given_up(poisoned: int) -> None:
+    machine = machine_with(aggregation=False, rate=100.0, max_record_age=None)
+    for n in range(500):
+        accept(machine, b"poison %d" % n if n < poisoned else b"%d" % n, 1.0)
+    machine.flush()
+    drain(machine, b"poison")
+    kept = {data for data, fate in fates(machine).items() if fate == "shard-0"}
+    assert kept == {b"%d" % n for n in range(poisoned, 500)}
+
+
+def test_what_comes_after_a_large_record_that_expired_does_not_wait_for_its_quota() -> None:
+    machine = machine_with(rate=0.01, max_record_age=30.0, linger=0.0)
+    for now in (1.0, 1.2):
+        accept(machine, bytes(MIB - 10), now)
+    answer(machine, sent(machine, 1.2), 1.2)
+    nothing(machine, 1.2)
+    nothing(machine, 31.2)
+    assert [*fates(machine).values()] == ["RecordExpired"]
+    accept(machine, b"small", 32.0)
+    answer(machine, sent(machine, 32.0), 32.0)
+    assert fates(machine) == {b"small": "shard-0"}
+
+
+def test_in_order_nothing_expires_behind_what_is_on_the_road() -> None:
+    machine = machine_with(ordered=True, max_record_age=30.0, linger=0.0)
+    accept(machine, b"1", 0.0)
+    request = sent(machine, 0.0)
+    accept(machine, b"2", 1.0)
+    nothing(machine, 31.0)
+    assert machine.wake_at() is None
+    accept(machine, b"3", 40.0)
+    refuse(machine, request, 60.0, LOST)
+    nothing(machine, 60.0)
+    assert [*fates(machine).items()] == [
+        (b"1", "RecordExpired"),
+        (b"2", "RecordExpired"),
+        (b"3", "PrecedingRecordFailed"),
+    ]
 
 
 def test_what_grows_too_old_is_given_up_with_the_last_error_and_the_rest_goes_on() -> None:

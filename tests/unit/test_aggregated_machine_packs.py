@@ -13,6 +13,7 @@ from producers.aggregated.halving import Halving
 from producers.aggregated.lane import Landed, Lane
 from producers.aggregated.limiter import ShardLimiter
 from producers.aggregated.map_watch import MapWatch
+from producers.aggregated.metrics import Metrics
 from producers.aggregated.pack import OUTER_PARTITION_KEY, Pack
 from producers.aggregated.values import Item, Sent, Settings
 from producers.errors import Attempt
@@ -24,6 +25,7 @@ from tests.unit.aggregated_machine_support import LOST, item
 
 ATTEMPT = Attempt(1.0, 0.5, "X", "x")
 SENT = Sent(1.0, 0.5)
+METRICS = Metrics()
 
 
 def packed(items: Sequence[Item], **options: Any) -> Pack:
@@ -155,7 +157,7 @@ class LaneLaws(RuleBasedStateMachine):
         elif how == "halves" and len(pack.items) > 1:
             self.lane.put_back(*self.lane.halve(pack))
         elif how == "lands":
-            self.lane.landed.append(Landed(pack, Stored("other", "1"), SENT))
+            self.lane.landed.append(Landed(pack, Stored("other", "1"), SENT, METRICS))
         else:
             self.leave(pack.items)
 

@@ -1,4 +1,4 @@
-"""The machine when the shards change: merges, splits, gaps, a stream made anew, AUTO streams."""
+"""The machine when the shards change: merges, splits, gaps, AUTO streams."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from producers.aggregated.machine import ListRequest
 from producers.aggregated.values import Listed, PutResult
 from producers.put_records import Failure, Stored, failure_of
-from records.limits import MAX_HASH_KEY
+from records.limits import MAX_HASH_KEY, MIB
 from records.partition import Shard, ShardMap
 from tests.unit.aggregated_machine_support import (
     DENIED,
@@ -151,11 +151,11 @@ def test_a_shard_that_does_not_change_goes_on_while_the_map_waits() -> None:
     accept(machine, b"held", 1.0, place=0)
     accept(machine, b"goes on", 1.0, place=MAX_HASH_KEY)
     machine.flush()
-    assert fates(machine) == {}
+    assert fates(machine) == {b"0": "s-2"}  # That much the list tells at once.
     goes_on = sent(machine, 1.0)
     assert inside(goes_on) == [[b"goes on"]]
     reply(machine, second, 1.5, Stored("s-3", "1"))
-    assert fates(machine) == {b"0": "s-2", b"1": "s-3"}
+    assert fates(machine) == {b"1": "s-3"}
     assert inside(sent(machine, 1.5)) == [[b"held"]]
     answer(machine, goes_on, 1.6)
     assert fates(machine) == {b"goes on": "shard-1"}
@@ -210,22 +210,32 @@ def test_the_lanes_of_shards_that_are_gone_are_not_kept() -> None:
     assert machine.held() <= 2
 
 
-def test_a_stream_made_anew_under_its_old_name_is_not_taken_for_the_old_one() -> None:
-    """Its shards have the same IDs and cover less, so an aggregate for the old one may straddle."""
+def test_a_list_tells_at_once_what_is_in_place_though_a_request_hangs() -> None:
+    machine = machine_with(1, max_record_age=30.0)
+    accept(machine, b"hangs", 1.0)
+    machine.flush()
+    hung = sent(machine, 1.0)
+    accept(machine, b"low", 1.0, place=0)
+    machine.flush()
+    reply(machine, sent(machine, 1.0), 1.0, Stored("shard-1", "1"))
+    lists(machine, 1.0, SPLIT)
+    assert fates(machine) == {b"low": "shard-1"}
+    refuse(machine, hung, 60.0, LOST)
+    nothing(machine, 60.0)
+    assert fates(machine) == {b"hangs": "RecordExpired"}
+
+
+def test_the_latest_list_says_how_large_a_record_may_be() -> None:
     machine = machine_with(1)
-    for place in (0, MAX_HASH_KEY):
-        accept(machine, b"x", 1.0, place=place)
-    machine.flush()
-    refuse(machine, sent(machine, 1.0), 1.0, GONE)
-    assert len(errors(machine)) == 2
-    for place in (0, MAX_HASH_KEY):
-        accept(machine, b"y", 2.0, place=place)
-    machine.flush()
-    lists(machine, 2.0, shard_map(2))
-    request = sent(machine, 2.0)
-    assert [record.explicit_hash_key for record in request.records] == [0, MAX_HASH_KEY]
-    answer(machine, request, 2.0)
-    assert len(ends(machine)) == 2
+    assert machine.max_record_bytes == MIB
+    machine.want_maximum()
+    assert machine.step(1.0) == ListRequest()
+    machine.shards_listed(Listed(shard_map(1), max_record_bytes=10 * MIB), now=1.0)
+    assert machine.max_record_bytes == 10 * MIB
+    machine.want_maximum()
+    assert machine.step(2.0) == ListRequest()
+    machine.shards_listed(Listed(shard_map(1)), now=2.0)
+    assert machine.max_record_bytes == 10 * MIB
 
 
 def test_a_stream_that_is_still_being_made_is_waited_for() -> None:
@@ -263,17 +273,49 @@ def test_on_a_stream_that_spreads_records_itself_each_travels_alone_and_every_an
     request = sent(machine, 1.0)
     assert sorted(inside(request)) == [[b"0"], [b"1"], [b"2"], [b"3"]]
     assert set(shards_of(request)) == {"shard-0", "shard-1"}  # So that both limiters are used.
-    reply(machine, request, 1.0, *(Stored("shard-7", f"{n}") for n in range(4)))
-    assert set(fates(machine).values()) == {"shard-7"}
+    reply(machine, request, 1.0, *(Stored("shard-1", f"{n}") for n in range(4)))
+    assert set(fates(machine).values()) == {"shard-1"}
     idle(machine, 1.0)
 
 
-def test_on_such_a_stream_order_is_refused() -> None:
+def test_such_a_stream_is_listed_again_where_a_new_shard_answers_but_not_often() -> None:
+    machine = machine_with(1, auto=True)
+    lists_asked = 0
+    for n in range(100):
+        now = 1.0 + n / 10
+        accept(machine, b"%d" % n, now)
+        machine.flush()
+        reply(machine, sent(machine, now), now, Stored("shard-7", f"{n}"))
+        assert fates(machine) == {b"%d" % n: "shard-7"}
+        if machine.step(now) == ListRequest():
+            lists_asked += 1
+            machine.shards_listed(Listed(shard_map(1), auto=True), now=now)  # Not known there yet.
+    assert lists_asked == 1
+    accept(machine, b"x", 20.0)
+    machine.flush()
+    reply(machine, sent(machine, 20.0), 20.0, Stored("shard-7", "100"))
+    lists(machine, 20.0, shard_map(8), auto=True)
+    for n in range(8):
+        accept(machine, b"%d" % n, 21.0)
+    machine.flush()
+    assert len(set(shards_of(sent(machine, 21.0)))) == 8
+
+
+def test_on_such_a_stream_order_is_refused_until_it_is_one_no_more() -> None:
     machine = machine_with(2, auto=True, ordered=True)
     accept(machine, b"1", 1.0)
-    nothing(machine, 1.0)
+    lists(machine, 1.0, shard_map(2), auto=True)
     (error,) = errors(machine)
     assert (error.error_code, error.retriable) == ("UnorderedStream", False)
+    accept(machine, b"2", 2.0)
+    nothing(machine, 2.0)
+    assert len(errors(machine)) == 1
+    accept(machine, b"3", 12.0)
+    lists(machine, 12.0, shard_map(2))
+    assert len(errors(machine)) == 1
+    accept(machine, b"4", 13.0)
+    machine.flush()
+    assert inside(sent(machine, 13.0)) == [[b"4"]]
 
 
 @pytest.mark.parametrize("covered", [True, False])

@@ -20,10 +20,11 @@ from producers.aggregated.metrics import (
 )
 
 THROTTLED = "ProvisionedThroughputExceededException"
+BUFFERED = ("buffered_mean", "buffered_min", "buffered_max")
 
 
 def put(metrics: Metrics, shard_id: str = "s0", **changes: Any) -> None:
-    record: dict[str, Any] = {
+    told = {
         "user_records": 10,
         "user_bytes": 1_000,
         "wire_bytes": 1_200,
@@ -31,8 +32,10 @@ def put(metrics: Metrics, shard_id: str = "s0", **changes: Any) -> None:
         "buffered_mean": 0.05,
         "buffered_min": 0.01,
         "buffered_max": 0.1,
-    }
-    metrics.record_put(shard_id, **record | changes)
+    } | changes
+    sizes = {name: told.pop(name) for name in ("user_bytes", "wire_bytes")}
+    metrics.record_put(shard_id, user_records=told["user_records"], **sizes)
+    metrics.settled(shard_id, **told)
 
 
 def snapshot(metrics: Metrics, at: float = 0.0, **changes: Any) -> MetricsSnapshot:
@@ -78,6 +81,18 @@ def test_what_is_told_of_a_record_is_counted_for_its_shard_and_for_all():
     assert total.buffering_time.count == 12
     assert total.buffering_time.sum == pytest.approx(12 * 0.05)
     assert filled(total.user_records_per_kinesis_record) == {1: 2, 12: 1}
+
+
+def test_what_was_given_up_counts_for_all_shards_and_for_none_of_them():
+    metrics = Metrics()
+    put(metrics, "s0")
+    metrics.settled(None, retries=4, **dict.fromkeys(BUFFERED, 0.2))
+    now = snapshot(metrics)
+    assert list(now.shards) == ["s0"]
+    assert filled(now.shards["s0"].retries_per_record) == {0: 10}
+    assert filled(now.total.retries_per_record) == {0: 10, 4: 1}
+    assert now.total.buffering_time.sum == pytest.approx(10 * 0.05 + 0.2)
+    assert now.total.user_records_put == 10
 
 
 def test_requests_and_what_was_given_up_and_what_the_caller_knows():
@@ -144,6 +159,7 @@ events = st.lists(
         st.tuples(st.just("failed"), st.sampled_from(["s0", "s1"]), st.sampled_from("ABC")),
         st.tuples(st.just("request"), st.integers(1, 500), st.floats(0, 200)),
         st.tuples(st.just("given up"), st.sampled_from("ABC"), st.integers(1, 50)),
+        st.tuples(st.just("lost"), st.floats(0, 200), st.integers(0, 20)),
     ),
     max_size=30,
 )
@@ -153,7 +169,9 @@ def tell(metrics: Metrics, happened: list[Any]) -> None:
     for kind, what, more in happened:
         match kind:
             case "put":
-                metrics.record_put(what, **more)
+                put(metrics, what, **more)
+            case "lost":
+                metrics.settled(None, retries=more, **dict.fromkeys(BUFFERED, what))
             case "failed":
                 metrics.record_failed(what, more)
             case "request":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.dead_letters import DeadLetterFile, remove_if_unchanged
+from producers.dead_letters import DeadLetterFile, drop_read
 from records.dead_letter import DeadLetter, read_dead_letters, write_dead_letter
 
 
@@ -80,7 +80,7 @@ def test_it_grows_to_its_bound_and_says_so(path: Path) -> None:
 def test_a_full_disk_is_an_error_each_time() -> None:
     with DeadLetterFile("/dev/full") as letters:
         for _ in range(2):
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
                 letters.append(letter())
 
 
@@ -157,16 +157,17 @@ def test_processes_share_a_file_that_is_being_removed_and_lose_nothing(path: Pat
     removed = 0
 
     def take() -> bool:
-        """Read the file, and remove it if nothing came meanwhile; return whether it went."""
+        """Read the file, and drop what was read; return whether the file went."""
         try:
             file = path.open("rb")
         except FileNotFoundError:
             return False
         with file:
             found = [each.data for each in read_dead_letters(file)]
-            gone = remove_if_unchanged(file, path, size=file.tell())
-        read.extend(found if gone else [])
-        return gone
+            left = drop_read(file, path, size=file.tell())
+        assert left is not None, "nobody else drops anything"
+        read.extend(found)
+        return not left
 
     for writer in writers:
         writer.start()
@@ -183,18 +184,61 @@ def test_processes_share_a_file_that_is_being_removed_and_lose_nothing(path: Pat
     assert sorted(read) == sorted(b"%d-%d" % (n, m) for n in range(3) for m in range(200))
 
 
-def test_a_file_that_has_changed_is_not_removed(path: Path) -> None:
+def test_what_was_read_is_dropped_and_what_came_since_stays(path: Path) -> None:
+    path.touch()
+    path.chmod(0o640)
+    with DeadLetterFile(path) as letters, path.open("rb") as file:
+        letters.append(letter(b"one"))
+        size = path.stat().st_size
+        letters.append(letter(b"two"))
+        assert drop_read(file, path, size=0) == path.stat().st_size, "nothing was read"
+        assert datas(path) == [b"one", b"two"]
+        assert drop_read(file, path, size=size) == path.stat().st_size
+        assert datas(path) == [b"two"]
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert drop_read(file, path, size=size) is None, "it is another file now"
+        letters.append(letter(b"three"))
+        assert datas(path) == [b"two", b"three"]
+    with path.open("rb") as file:
+        assert drop_read(file, path, size=path.stat().st_size) == 0
+    assert [*path.parent.iterdir()] == []
+
+
+def test_a_file_can_be_kept_as_it_is_under_another_name(path: Path) -> None:
+    with DeadLetterFile(path) as letters:
+        letters.append(letter(b"one"))
+        size, before = path.stat().st_size, path.read_bytes()
+        kept = path.with_name("kept")
+        with path.open("rb") as file:
+            kept.touch()
+            with pytest.raises(FileExistsError):
+                drop_read(file, path, size=size, keep_as=kept)
+            assert path.read_bytes() == before
+            kept.unlink()
+            assert drop_read(file, path, size=size, keep_as=kept) == 0
+        letters.append(letter(b"two"))
+    assert kept.read_bytes() == before
+    assert datas(path) == [b"two"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "fchown"])
+def test_what_cannot_be_written_anew_is_not_dropped(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
     with DeadLetterFile(path) as letters:
         letters.append(letter(b"one"))
         size = path.stat().st_size
-        with path.open("rb") as file:
-            letters.append(letter(b"two"))
-            assert not remove_if_unchanged(file, path, size=size)
-            assert datas(path) == [b"one", b"two"]
-            assert remove_if_unchanged(file, path, size=path.stat().st_size)
-            letters.append(letter(b"three"))
-            assert not remove_if_unchanged(file, path, size=2 * size)  # It is another file now.
-    assert datas(path) == [b"three"]
+        letters.append(letter(b"two"))
+        with path.open("rb") as file, monkeypatch.context() as patch:
+            patch.setattr(os, call, fail)
+            with pytest.raises(OSError, match="No space left"):
+                drop_read(file, path, size=size, keep_as=path.with_name("kept"))
+        letters.append(letter(b"three"))
+    assert datas(path) == [b"one", b"two", b"three"]
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_one_that_was_moved_away_is_begun_anew(path: Path, tmp_path: Path) -> None:
@@ -203,6 +247,19 @@ def test_one_that_was_moved_away_is_begun_anew(path: Path, tmp_path: Path) -> No
         path.rename(tmp_path / "rotated")
         letters.append(letter(b"two"))
     assert (datas(tmp_path / "rotated"), datas(path)) == ([b"one"], [b"two"])
+
+
+def test_what_is_in_one_that_was_moved_away_is_brought_to_the_disk(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    with DeadLetterFile(path) as letters:
+        letters.append(letter(b"one"))
+        path.rename(tmp_path / "rotated")
+        letters.append(letter(b"two"))
+    assert synced == [(tmp_path / "rotated").stat().st_ino, path.stat().st_ino]
 
 
 def test_a_torn_letter_in_the_middle_hides_no_other(path: Path) -> None:

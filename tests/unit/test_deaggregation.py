@@ -1,6 +1,7 @@
 """What a reader must do with what others write."""
 
 import hashlib
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -185,6 +186,52 @@ def test_amplification_is_bounded(body: bytes):
     assert len(decode(blob, max_records=MAX_USER_RECORDS + 1) or ()) == MAX_USER_RECORDS + 1
 
 
+KEYS = b"".join(field(1, b"%04d" % number) for number in range(10_000))
+HASH_KEYS = b"".join(field(2, b"%d" % number) for number in range(10_000))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        field(1, b"k") + record((1, 0), (3, b"12345678")) * 20_000,
+        field(1, b"k") + (record((1, 0), (3, b"12345678")) + record((1, 0), (3, b"1"))) * 10_000,
+        field(1, b"k") + record((1, 0), (3, b"12345678")) * 20_000 + field(9, b"unknown"),
+        record((1, 0), (3, b"12345678")) * 20_000 + field(1, b"k"),
+        KEYS + record((1, 0), (3, b"d")),
+        KEYS + HASH_KEYS + record((1, 0), (2, 0), (3, b"d")),
+        field(1, b"k") + HASH_KEYS,
+        field(1, b"k") + record((1, 0), (3, b"d")) + KEYS,
+    ],
+)
+def test_what_is_beyond_the_bound_is_not_even_read(body: bytes):
+    blob = sealed(body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AggregateError) as refused:
+            decode(blob, max_records=10)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refused.value.too_many
+    assert peak < len(blob) / 4
+
+
+@pytest.mark.parametrize("size", [0, 5])
+@pytest.mark.parametrize("how_many", [0, 1, 2, 9, 300])
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_bound_is_the_last_that_passes(how_many: int, size: int, alike: bool):  # noqa: FBT001
+    records: list[tuple[str, bytes, int | None]] = [
+        (f"{number:03}", b"d" * (size if alike else size + number % 2), number)
+        for number in range(how_many)
+    ]
+    for each in (records, [(key, data, None) for key, data, _ in records]):
+        blob = built(each) if each else sealed(field(9, b"unknown"))
+        assert len(decode(blob, max_records=how_many) or ()) == how_many
+        if each:
+            with pytest.raises(AggregateError):
+                decode(blob, max_records=how_many - 1)
+
+
 def test_any_aggregate_of_one_mebibyte_passes_the_bound():
     builder = AggregateBuilder(max_bytes=MIB)
     while builder.try_add("k", b""):
@@ -242,7 +289,7 @@ def compare_readers(body: bytes):
         message = aggregate_body.read_any(blob, 4, len(blob) - 16, 50)
     except WireError:
         assert lenient is None
-        assert aggregate_body.read_canonical(blob, 4, len(blob) - 16) is None
+        assert aggregate_body.read_canonical(blob, 4, len(blob) - 16, 50) is None
         return
     patient = []
     for key_index, hash_key_index, data in message.records:

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import uuid
 import zlib
@@ -208,6 +209,23 @@ def test_ids_of_one_moment_differ():
 
 def test_a_derived_id_is_the_same_again():
     assert derived_record_id("file.jsonl", "0") == "1c1dd974-30f5-52ff-8030-205f2f97ff71"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(max_size=5))
+@settings(max_examples=100)
+def test_a_derived_id_is_a_uuid_of_version_5_of_both(source: str, position: str):
+    namespace = uuid.UUID("7f1d3a52-90c4-5d0e-8b6a-52494b494e53")
+    wanted = uuid.uuid5(namespace, f"{len(source)}:{source}{position}")
+    assert derived_record_id(source, position) == str(wanted)
+
+
+def test_a_file_name_that_is_not_utf_8_has_a_derived_id_of_its_own():
+    names = [os.fsdecode(name) for name in (b"caf\xe9", b"caf\xc3\xa9", b"caf\xe8")]
+    # What no file name decodes to: escapes that together would be the second of them.
+    names += ["caf\udcc3\udca9", "\ud800"]
+    made = [derived_record_id(name, "0") for name in names]
+    assert len(set(made)) == len(names)
+    assert made == [derived_record_id(name, "0") for name in names]
 
 
 def test_derived_ids_of_different_places_differ():

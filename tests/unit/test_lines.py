@@ -1,13 +1,15 @@
 """The lines of a file on their way to a producer, and what a person is told of them."""
 
+import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from producers import lines
 from producers.dead_letters import DeadLetterFile
 from producers.lines import MAX_LINE_BYTES, Feed
 from producers.programs import Tally
@@ -62,6 +64,22 @@ def test_the_key_field_is_read_and_a_line_without_it_is_named(
     assert "line 3 is no JSON object with a field 'id'" in said[0]
 
 
+def test_lines_without_a_key_are_told_ten_times_and_counted(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = feed(b"not json\n" * 2_000, key_field="id")
+    for key, line in running:
+        running.failed(key, line, "InvalidPartitionKey", "no key", 0)
+    running.end()
+    told = capsys.readouterr().err.splitlines()
+    assert told[9].startswith("test: line 10 is no JSON object")
+    assert told[10:] == [
+        "test: 2000 not delivered, InvalidPartitionKey: no key",
+        "test: 1990 more of the like about the input",
+    ]
+    assert running.exit_code == 1
+
+
 def test_a_line_longer_than_any_record_fails_alone(
     feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -81,16 +99,44 @@ def test_a_line_longer_than_any_record_fails_alone(
     assert longest.exit_code == 0
 
 
-def test_stop_ends_the_input_without_cutting_a_line(feed: Callable[..., Feed]) -> None:
-    lines = [b"%06d" % n + b"x" * 60 for n in range(20_000)]
-    running = feed(b"\n".join(lines))
+def test_stop_ends_the_input_without_cutting_a_line(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [b"%06d" % n + b"x" * 60 for n in range(20_000)]
+    running = feed(b"\n".join(given))
     taken = []
     for _, line in running:
         taken.append(line)
         if len(taken) == 10:
             running.stop()
-    assert 10 <= len(taken) < len(lines)
-    assert taken == lines[: len(taken)]
+    assert 10 <= len(taken) < len(given)
+    assert taken == given[: len(taken)]
+    running.end()
+    told = f"stopped by a signal after line {len(taken)}, and the rest of the file was not put\n"
+    assert capsys.readouterr().out == f"delivered 0 of 0 records to s, {told}"
+    assert running.exit_code == 1
+
+
+def test_a_signal_after_the_last_byte_left_nothing_out(
+    feed: Callable[..., Feed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = feed(b"one\nlast")
+    taken = []
+    for _, line in running:
+        taken.append(line)
+        running.stop()  # Both lines are in the file's buffer by now.
+    running.end()
+    assert taken == [b"one", b"last"]
+    assert capsys.readouterr().out.endswith(" stopped by a signal after line 2\n")
+    assert running.exit_code == 0
+
+
+def test_of_a_pipe_nobody_knows_what_a_signal_left_out(feed: Callable[..., Feed]) -> None:
+    running = feed(b"")
+    running.total_bytes = None
+    running.stop()
+    assert [*running] == []
+    assert running.exit_code == 0
 
 
 def test_what_failed_is_kept_and_summed_up(
@@ -123,6 +169,76 @@ def test_a_full_disk_is_said_once_and_the_rest_goes_on(
     assert said.err.count("No space left") == 1
     assert said.out == "delivered 0 of 2 records to s; 2 could not be kept\n"
     assert running.exit_code == 1
+    assert not running.all_kept
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_failed_is_kept_once_it_is_on_the_disk(
+    feed: Callable[..., Feed],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: bool,  # noqa: FBT001 - parametrized
+) -> None:
+    def sync(_descriptor: int) -> None:
+        if broken:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    running = feed(b"", DeadLetterFile(tmp_path / "dlq"))
+    running.failed("k", b"one", "Code", "why", 1)
+    running.end()
+    assert running.all_kept is not broken
+
+
+# The arguments.
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "s FILE --key-field=id",
+        "s --key-field=id FILE",
+        "s --key-field id FILE",
+        "--key-field id s FILE",
+        "--key-field=id s -- FILE",
+        "--key-field=id -- s -FILE",
+    ],
+)
+def test_options_come_before_or_behind_the_file(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.chdir(tmp_path)
+    for name in ("FILE", "-FILE"):
+        Path(name).write_bytes(b'{"id": "a"}\n')
+    with lines.feed(ArgumentParser(), order.split(), read_timeout=1) as running:
+        assert [key for key, _ in running] == ["a"]
+    assert running.stream == "s"
+
+
+@pytest.mark.parametrize("argv", ["s a b", "", "s --partition-key=a --key-field=b", "s --linger=1"])
+def test_what_makes_no_sense_is_bad_usage(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        pytest.raises(SystemExit) as ended,
+        lines.feed(ArgumentParser("prog"), argv.split(), read_timeout=1),
+    ):
+        pytest.fail("it was taken")
+    assert ended.value.code == 2
+    assert "usage: prog [-h] [--partition-key KEY | --key-field" in capsys.readouterr().err
+
+
+def test_a_dead_letter_file_without_a_name_is_bad_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with (
+        pytest.raises(SystemExit) as ended,
+        lines.feed(ArgumentParser("kit put"), ["s", "--dead-letter="], read_timeout=1),
+    ):
+        pytest.fail("it was taken")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "usage: kit put --help\nkit put: error: argument --dead-letter: a file has a name\n"
+    )
 
 
 # The tally.

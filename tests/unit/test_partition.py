@@ -124,6 +124,31 @@ def test_a_parent_that_still_looks_open_loses_to_its_children():
         "2",
         "2",
     ]
+    assert [shard.shard_id[-1] for shard in found.open_shards] == ["1", "2"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_parents_of_a_merge_that_still_look_open_lose_to_their_child(order: int):
+    shards = [
+        listed(0, 0, HALF - 1),
+        listed(1, HALF, MAX_HASH_KEY),
+        listed(2, 0, MAX_HASH_KEY, parent=0, adjacent=1),
+    ]
+    found = ShardMap.from_list_shards(shards[::order])
+    assert [shard.shard_id[-1] for shard in found.open_shards] == ["2"]
+    for key in (0, HALF - 1, HALF, MAX_HASH_KEY):
+        assert found.shard_for(key).shard_id[-1] == "2"
+    assert found.shard("shardId-000000000000") is not None
+
+
+def test_where_a_child_is_missing_its_parent_does_not_take_its_records():
+    """The list shows half of a split: what belongs to the other half is not to be guessed."""
+    found = ShardMap.from_list_shards(
+        [listed(0, 0, MAX_HASH_KEY), listed(1, 0, HALF - 1, parent=0)]
+    )
+    assert found.shard_for(0).shard_id[-1] == "1"
+    with pytest.raises(LookupError):
+        found.shard_for(HALF)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from producers.put_records import (
     backoff_seconds,
     batches,
     deliver,
+    put_once,
     put_records,
 )
 from records.limits import MAX_PUT_REQUEST_BYTES, MAX_RECORD_BYTES, record_bytes
@@ -246,6 +247,57 @@ def test_an_answer_that_does_not_fit_confirms_nothing(results: list[dict[str, An
     client = Script(answer)
     outcomes = put(client, numbered(3))
     assert all(o.delivered and o.attempts == 2 for o in outcomes)
+
+
+ODD_ANSWERS: list[Any] = [None, [], "x", {"Records": 5}, {"Records": [5]}, {"Records": {"a": 1}}]
+
+
+@pytest.mark.parametrize("odd", ODD_ANSWERS, ids=str)
+def test_an_answer_that_is_none_confirms_nothing(odd: Any) -> None:
+    def answer(entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return odd if len(client.requests) == 1 else all_stored(entries)
+
+    client = Script(answer)
+    outcomes = put(client, numbered(1))
+    assert all(o.delivered and o.attempts == 2 for o in outcomes)
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("a"), TypeError("a"), UnicodeDecodeError("utf-8", b"", 0, 1, "a")]
+)
+def test_what_the_sdk_trips_over_is_a_failure_that_may_pass(error: Exception) -> None:
+    def answer(_entries: list[dict[str, Any]]) -> dict[str, Any]:
+        raise error
+
+    outcomes = put(Script(answer), numbered(501), max_attempts=3)
+    assert [o.attempts for o in outcomes] == [3] * 500 + [0]
+    assert {(o.error_code, o.error_message) for o in outcomes} == {
+        (type(error).__name__, str(error))
+    }
+
+
+def test_an_error_is_told_as_text_whatever_the_answer_has_in_its_place() -> None:
+    told: Any = {"Error": {"Code": "Odd", "Message": {"a": 1}}}
+    results: list[Any] = [{"ErrorCode": ["x"], "ErrorMessage": 5}, stored({})]
+
+    def answer(_entries: list[dict[str, Any]]) -> dict[str, Any]:
+        if len(client.requests) == 1:
+            return {"Records": results}
+        raise ClientError(told, "PutRecords")
+
+    client = Script(answer)
+    assert [(o.error_code, o.error_message) for o in put(client, numbered(2))] == [
+        ("['x']", "5"),
+        (None, None),
+    ]
+    assert [(o.error_code, o.error_message) for o in put(client, numbered(1))] == [
+        ("Odd", "{'a': 1}")
+    ]
+
+
+def test_what_can_be_no_stream_is_the_callers_error_and_no_failure() -> None:
+    with pytest.raises(ValueError, match="neither the name"):
+        put_once(Script(all_stored), "two words", numbered(1))  # type: ignore[arg-type] # Script
 
 
 def test_deliver_reads_no_further_than_its_batch() -> None:

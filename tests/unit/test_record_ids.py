@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from records import record_ids
 from records.envelope import new_record_id, open_envelope, seal
 from records.errors import EnvelopeError
 from records.record_ids import RecordIds, record_id_text
@@ -53,6 +54,11 @@ payloads = st.one_of(
     st.builds(seal, st.binary(), st.uuids().map(str)),
     st.builds(seal, st.binary(), st.text(string.ascii_letters, min_size=1)),
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_series_before() -> None:
+    record_ids._latest.forget()
 
 
 def sealer(now: float = NOW) -> RecordIds:
@@ -107,6 +113,7 @@ def test_what_is_no_json_goes_into_a_frame_and_what_is_gets_a_field():
 @settings(deadline=None)
 @given(st.integers(0, 2**48 - 1))
 def test_an_id_is_a_uuid_of_version_7_with_the_millisecond_it_was_made(milliseconds: int):
+    record_ids._latest.forget()
     _, identity = sealer((milliseconds + 0.5) / 1000).seal(b"")
     assert isinstance(identity, bytes)
     made = uuid.UUID(bytes=identity)
@@ -136,10 +143,51 @@ def test_ids_of_one_millisecond_sort_in_the_order_in_which_they_were_made():
     assert len(set(made)) == 5000
 
 
-def test_a_million_ids_are_all_different_though_the_clock_jumps():
+def test_a_million_ids_are_all_different_and_sort_though_the_clock_jumps():
     rng = random.Random(1)
     ids = RecordIds(lambda: rng.choice([NOW, NOW + 0.001, NOW - 0.001]))
-    assert len({ids._mint() for _ in range(1_000_000)}) == 1_000_000
+    made = [ids._mint() for _ in range(1_000_000)]
+    assert len(set(made)) == 1_000_000
+    assert made == sorted(made)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10_000), min_size=2))
+def test_ids_sort_in_the_order_in_which_they_were_made_while_the_clock_is_10_seconds_off(
+    offsets: list[int],
+):
+    record_ids._latest.forget()
+    start = 1_700_000_000_000
+    ids = RecordIds((((start + offset) + 0.5) / 1000 for offset in offsets).__next__)
+    made = [ids._mint() for _ in offsets]
+    assert made == sorted(made)
+    latest = list(itertools.accumulate(offsets, max))
+    assert [int.from_bytes(each[:6], "big") - start for each in made] == latest
+
+
+def test_after_a_longer_step_back_ids_go_by_the_clock_again():
+    times = [NOW, NOW - 10.001, NOW - 10.001, NOW - 10.0]
+    ids = RecordIds(iter(times).__next__)
+    first, *later = [ids._mint() for _ in times]
+    assert [uuid.UUID(bytes=each).int >> 80 for each in (first, *later)] == [
+        int(time * 1000) for time in times
+    ]
+    assert later == sorted(later)
+
+
+def test_ids_of_threads_that_begin_a_millisecond_at_once_sort(monkeypatch: pytest.MonkeyPatch):
+    ids = sealer()
+    made: list[bytes] = []
+
+    def random_bits(size: int) -> bytes:
+        monkeypatch.setattr(os, "urandom", lambda size: b"\xff" * size)
+        made.append(ids._mint())  # Another thread comes while this one waits for the system.
+        return bytes(size)
+
+    monkeypatch.setattr(os, "urandom", random_bits)
+    made += [ids._mint() for _ in range(3)]
+    assert len(set(made)) == 4
+    assert made == sorted(made)
 
 
 def test_ids_of_threads_and_of_producers_are_all_different():

@@ -11,7 +11,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
 from wire.client import client as wire_client
-from wire.connections import Answer, Connections
+from wire.connections import Connections
+from wire.exchange import Answer
 
 ARN = "arn:aws:kinesis:us-west-2:123456789012:stream/orders"
 KEYS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret"}
@@ -130,10 +131,29 @@ def test_without_a_region_it_says_so(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("config", [None, Config(retries={"max_attempts": 9}, read_timeout=7)])
-def test_a_call_is_one_attempt_whatever_the_config_says(config: Config | None):
+def test_a_call_is_one_attempt_and_the_config_is_left_to_the_others(config: Config | None):
     client: Any = wire_client(config=config, **HERE)
-    assert client.meta.config.retries["total_max_attempts"] == 1
+    plain: Any = SESSION.client("kinesis", config=config, **HERE)
+    assert client.total_max_attempts == 1
+    assert client.meta.config.retries == plain.meta.config.retries
     assert client.meta.config.read_timeout == (7 if config else 60)
+
+
+def test_parameters_go_unchecked_by_wish(aims: Callable[..., Any]):
+    config = Config(parameter_validation=False)
+    fast, plain = aims("list_shards", {"StreamName": "", "MaxResults": 0}, config=config, **HERE)
+    assert fast[0] == plain[0]
+
+
+@pytest.mark.parametrize("name", ["AWS_LAMBDA_FUNCTION_NAME", "OTHER"])
+def test_a_call_within_a_lambda_function_says_which_one(
+    aims: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, "function")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988;Sampled=1 ✓")
+    fast, plain = (each[1].get("X-Amzn-Trace-Id") for each in aims("list_shards", BY_NAME, **HERE))
+    assert fast == plain
+    assert (fast is None) is (name == "OTHER")
 
 
 def test_an_arn_of_another_kind_is_refused_as_by_boto3():

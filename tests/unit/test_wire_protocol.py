@@ -92,9 +92,17 @@ def test_a_bad_record_is_found_behind_good_ones(last: Any):
     assert "Records[1]" not in str(caught.value)
 
 
-def test_half_a_surrogate_pair_is_no_text():
+@pytest.mark.parametrize("name", ["Data", "PartitionKey"])
+@pytest.mark.parametrize("validate", [False, True])
+def test_half_a_surrogate_pair_is_no_text(name: str, validate: bool):  # noqa: FBT001
+    operation = Operation(MODEL.operation_model("PutRecords"), validate=validate)
     with pytest.raises(ParamValidationError, match="Not Unicode text"):
-        PUT.encode({"StreamName": "s", "Records": [{"Data": b"x", "PartitionKey": "\ud800"}]})
+        operation.encode({"StreamName": "s", "Records": [PLAIN | {name: "\ud800"}]})
+
+
+def test_parameters_that_are_not_checked_travel_as_they_are():
+    operation = Operation(MODEL.operation_model("GetRecords"), validate=False)
+    assert sent(operation, {"Limit": 0}) == {"Limit": 0}
 
 
 def test_a_file_is_refused_as_boto3_refuses_it():
@@ -131,6 +139,8 @@ def test_a_timestamp_before_1970_and_inside_a_filter():
         CBORTag(1, MILLISECONDS / 1000),
         MILLISECONDS,
         MILLISECONDS / 1000,
+        CBORTag(1, float(MILLISECONDS)),
+        float(MILLISECONDS),
     ],
 )
 @pytest.mark.parametrize("data", [b"\x00\xff", "AP8="])
@@ -203,6 +213,18 @@ def test_results_are_read_as_boto3_reads_them(
     assert PUT.decode(200, headers, cbor2.dumps(answer)) == plain
     # A server that does not know CBOR answers in JSON.
     assert PUT.decode(200, headers, json.dumps(answer).encode()) == plain
+
+
+def test_what_boto3_does_not_know_of_a_result_is_left_out():
+    results = [{"ShardId": "s"}, {"SequenceNumber": "1", "New": 1}]
+    got = PUT.decode(200, {}, cbor2.dumps({"Records": results}))
+    assert got["Records"] == [{"ShardId": "s"}, {"SequenceNumber": "1"}]
+
+
+@pytest.mark.parametrize("result", [1, "", "text", [], None])
+def test_a_result_that_is_no_structure_is_no_answer(result: Any):
+    with pytest.raises(HTTPClientError):
+        PUT.decode(200, {}, cbor2.dumps({"Records": [{"ShardId": "s"}, result]}))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""What the tests of `producers.replay` share: dead letters, and what is read back of them."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from producers.dead_letters import DeadLetterFile
+from records.dead_letter import DeadLetter, read_dead_letters
+from records.envelope import derived_record_id, seal
+from tests.integration.aggregated_support import read_back
+
+if TYPE_CHECKING:
+    from types_boto3_kinesis import KinesisClient
+
+
+def letter(stream: str, number: int, key: str = "k", place: int | None = None) -> DeadLetter:
+    data = seal(json.dumps({"n": number}).encode(), derived_record_id("test", str(number)))
+    return DeadLetter(stream, key, data, place, "InternalFailure", "no", 3, 1_800_000_000.25)
+
+
+def write(path: Path, letters: list[DeadLetter]) -> Path:
+    with DeadLetterFile(path) as file:
+        for each in letters:
+            file.append(each)
+    return path
+
+
+def read(path: Path) -> list[DeadLetter]:
+    with path.open("rb") as file:
+        return list(read_dead_letters(file))
+
+
+def arn_of(kinesis: "KinesisClient", stream: str) -> str:
+    summary = kinesis.describe_stream_summary(StreamName=stream)
+    return summary["StreamDescriptionSummary"]["StreamARN"]
+
+
+def numbers(kinesis: "KinesisClient", stream: str) -> list[int]:
+    """The numbers in a stream of one shard, in the order of reading; each travels alone."""
+    return [json.loads(held.data)["n"] for held in read_back(kinesis, stream)]
+
+
+def ended(process: "subprocess.Popen[bytes]") -> tuple[int, str, list[str]]:
+    out, error = process.communicate(timeout=120)
+    assert b"Traceback" not in error
+    return process.returncode, out.decode(), error.decode().splitlines()
