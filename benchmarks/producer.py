@@ -10,7 +10,7 @@ What it shows:
 - `shards`: what a record costs at 64 shards, beside one.
 - `latency`: from put to confirmation at a tenth of the greatest rate, beside PutRecord and
   PutRecords by themselves, with an endpoint that answers at once and one that takes 15 ms.
-- `memory`: what is held after a quarter of a long run, and at its end.
+- `memory`: the most that is held in the second and in the last quarter of a long run.
 - `stages`: where our producer spends the CPU time of a record.
 
 How to run it: `make bench BENCH=producer`, or `python benchmarks/producer.py [--json] [--quick]

@@ -21,7 +21,7 @@ from botocore.config import Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.producer_protocol import Done, Future, Job, Pace, resident_mib, serve
+from benchmarks.producer_protocol import LOOKS, Done, Future, Job, Pace, resident_mib, serve
 from benchmarks.producer_stages import Stages
 from infra.stack.endpoints import FAKE_CREDENTIALS, REGION
 from producers.aggregated import AggregatingProducer
@@ -90,14 +90,13 @@ def flat_out(job: Job, put: Callable[[str, bytes], Future], flush: Callable[[], 
         while waiting and waiting[0].done():
             waiting.popleft().result()
             done.confirmed += 1
-        if not done.resident_mib and done.confirmed > job.count // 4:
+        if done.confirmed * LOOKS > len(done.resident_mib) * job.count:
             done.resident_mib.append(resident_mib())
     flush()
     for future in waiting:
         future.result()
         done.confirmed += 1
     done.seconds = time.perf_counter() - started
-    done.resident_mib.append(resident_mib())
     return done
 
 

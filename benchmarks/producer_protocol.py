@@ -15,6 +15,9 @@ from typing import Any, Final, Protocol
 CHUNK: Final = 1000
 """How many records are put between two looks at what is done."""
 
+LOOKS: Final = 40
+"""How often memory is looked at in a run, at most."""
+
 _KIB_PER_MIB: Final = 1024
 
 
@@ -61,7 +64,7 @@ class Done:
         seconds: How long it took until all were.
         p50_ms: The median time from put to confirmation, if there was a rate.
         p99_ms: The 99th percentile.
-        resident_mib: Memory after a quarter of the records, and after all.
+        resident_mib: Memory, looked at so many times over the run.
         stages: CPU seconds of each stage.
     """
 
