@@ -32,7 +32,7 @@ SLOW_MS: Final = 15.0
 LOAD: Final = 0.1
 """The part of the greatest rate at which latency is measured."""
 
-LONG: Final = 20
+LONG: Final = 40
 """Turns that make a long run: after a quarter of it the heap has found its size."""
 
 WARM_TURNS: Final = 6
