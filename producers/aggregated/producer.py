@@ -42,7 +42,9 @@ class AggregatingProducer:
     Guaranteed: at least once for every record that `put` took, else its future raises
     `DeliveryError` and the dead-letter callback gets it; no future stays pending. A record is
     confirmed only where KCL hands it out, also across reshards. Duplicates are possible: an answer
-    can be lost, or a reshard put a pack on the wrong shard; they carry the same record ID.
+    can be lost, or a reshard put a pack on the wrong shard; they carry the same record ID. A stream
+    that was deleted and made anew while nothing was put looks like the old one: make a producer,
+    too.
 
     Order: none by default, as with the KPL. With `ordered`, for one key (partition key and explicit
     hash key), consumers that keep each record ID once and follow the lineage of shards, as KCL
