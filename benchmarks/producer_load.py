@@ -97,6 +97,7 @@ def flat_out(job: Job, put: Callable[[str, bytes], Future], flush: Callable[[], 
         future.result()
         done.confirmed += 1
     done.seconds = time.perf_counter() - started
+    done.resident_mib.append(resident_mib())
     return done
 
 

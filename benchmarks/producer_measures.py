@@ -168,7 +168,7 @@ def memory(field_: Field, effort: Effort, figures: Figures) -> None:
         held = done.resident_mib
         quarter = len(held) // 4
         # What is held goes up and down with what is on its way: the most of a while is compared.
-        second, last = max(held[quarter : 2 * quarter]), max(held[-quarter:])
+        second, last = max(held[quarter : 2 * quarter] or held), max(held[-quarter:])
         figures.results["memory"] = {
             "records": done.confirmed,
             "second_quarter_mib": second,

@@ -60,7 +60,7 @@ def test_it_says_what_our_producer_costs_and_where() -> None:
     results = found["results"]
     assert set(results) == {"shards", "memory", "stages"}
     assert set(results["shards"]) == {"null-1", "null-64", "times"}
-    assert results["memory"]["end_mib"] > 0
+    assert results["memory"]["last_quarter_mib"] > 0
     assert set(results["stages"]) == {"100", "1024"}
     files = [stage.partition(" ")[2] for stage in results["stages"]["100"]]
     assert any(file.startswith("producers/aggregated/") for file in files)
