@@ -76,8 +76,8 @@ class Router:
 
     def notice(self, shard_id: str, now: float) -> None:
         """Note who answered: where the service spreads records, nothing else tells of a reshard."""
-        if self.auto and (self._map is None or shard_id not in self.lanes):
-            shard = self._map.shard(shard_id) if self._map else None
+        if self.auto and self._map is not None and shard_id not in self.lanes:
+            shard = self._map.shard(shard_id)
             if shard is None or shard.closed:
                 self.watch.hint(now)
 
@@ -213,22 +213,21 @@ class Router:
             return None
         if self.auto and shards.open_shards:
             self._turn += 1
-            return self._lane(shards.open_shards[self._turn % len(shards.open_shards)], now)
-        try:
-            shard = shards.shard_for(item.hash_key)
-        except LookupError:
-            return None
-        return self.lanes.get(shard.shard_id) or self._lane(shard, now)
+            shard = shards.open_shards[self._turn % len(shards.open_shards)]
+        else:
+            try:
+                shard = shards.shard_for(item.hash_key)
+            except LookupError:
+                return None
+        return self.lanes.get(shard.shard_id) or self._new_lane(shard, now)
 
-    def _lane(self, shard: Shard, now: float) -> Lane:
-        lane = self.lanes.get(shard.shard_id)
-        if lane is None:
-            limiter = ShardLimiter(
-                share=self._settings.rate,
-                max_record_bytes=self.max_record_bytes or MAX_RECORD_BYTES,
-                now=now,
-            )
-            lane = self.lanes[shard.shard_id] = Lane(shard, self._settings, limiter)
+    def _new_lane(self, shard: Shard, now: float) -> Lane:
+        limiter = ShardLimiter(
+            share=self._settings.rate,
+            max_record_bytes=self.max_record_bytes or MAX_RECORD_BYTES,
+            now=now,
+        )
+        lane = self.lanes[shard.shard_id] = Lane(shard, self._settings, limiter)
         return lane
 
     def _not_listed(self, failure: Failure, now: float) -> Failure | None:

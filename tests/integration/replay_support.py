@@ -2,16 +2,32 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from infra.stack.endpoints import Endpoints
 from producers.dead_letters import DeadLetterFile
 from records.dead_letter import DeadLetter, read_dead_letters
 from records.envelope import derived_record_id, seal
 from tests.integration.aggregated_support import read_back
+from tests.integration.program_support import Start, starting
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
+
+
+@pytest.fixture(name="file")
+def letters_file(tmp_path: Path) -> Path:
+    return tmp_path / "failed.dlq"
+
+
+@pytest.fixture(name="start")
+def start_replay(stack: Endpoints) -> Iterator[Start]:
+    with starting("producers.replay", stack) as run:
+        yield run
 
 
 def letter(stream: str, number: int, key: str = "k", place: int | None = None) -> DeadLetter:

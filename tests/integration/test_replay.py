@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,17 @@ from tests.integration.aggregated_support import (
     refused,
     tampering,
 )
-from tests.integration.program_support import Start, starting
-from tests.integration.replay_support import arn_of, ended, letter, numbers, read, write
+from tests.integration.program_support import Start
+from tests.integration.replay_support import (
+    arn_of,
+    ended,
+    letter,
+    letters_file,
+    numbers,
+    read,
+    start_replay,
+    write,
+)
 from tests.proxy_in_thread import proxied
 from tests.support import eventually
 
@@ -35,17 +44,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 Streams = Callable[..., str]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "failed.dlq"
-
-
-@pytest.fixture
-def start(stack: Endpoints) -> Iterator[Start]:
-    with starting("producers.replay", stack) as run:
-        yield run
+__all__ = ["letters_file", "start_replay"]
 
 
 def test_each_letter_goes_back_as_it_is_to_the_stream_it_names(

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,25 +10,23 @@ import pytest
 
 from infra.stack.endpoints import Endpoints
 from tests.integration.aggregated_support import Answer, Forward, endpoint_of, tampering
-from tests.integration.program_support import Start, starting
-from tests.integration.replay_support import ended, letter, numbers, read, write
+from tests.integration.program_support import Start
+from tests.integration.replay_support import (
+    ended,
+    letter,
+    letters_file,
+    numbers,
+    read,
+    start_replay,
+    write,
+)
 
 if TYPE_CHECKING:
     from types_boto3_kinesis import KinesisClient
 
 Streams = Callable[..., str]
+__all__ = ["letters_file", "start_replay"]
 WHY = "that came meanwhile or cannot be read"
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "failed.dlq"
-
-
-@pytest.fixture
-def start(stack: Endpoints) -> Iterator[Start]:
-    with starting("producers.replay", stack) as run:
-        yield run
 
 
 def test_a_damaged_file_gives_what_can_be_read_and_says_where(

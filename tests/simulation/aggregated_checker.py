@@ -6,9 +6,10 @@ from math import isclose
 from producers.aggregated.values import PutResult
 from producers.errors import DeliveryError
 from producers.put_records import Record
+from tests.simulation.aggregated_entries import Entry
 from tests.simulation.aggregated_model import kept, user_records
 from tests.simulation.aggregated_requests import BrokenError
-from tests.simulation.aggregated_world import DENIED, GONE, INVALID, WALL, Entry, World
+from tests.simulation.aggregated_world import DENIED, GONE, INVALID, WALL, World
 
 MOST_ATTEMPTS = 100  # Of more, the first and the last are kept.
 

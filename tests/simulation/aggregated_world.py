@@ -4,19 +4,19 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from producers.aggregated.departure import PutRequest
 from producers.aggregated.machine import ListRequest, Machine
 from producers.aggregated.metrics import Metrics
-from producers.aggregated.values import Item, Listed, PutResult, Sent
+from producers.aggregated.values import Item, Listed, Sent
 from producers.errors import DeliveryError
 from producers.put_records import Failure, Stored
 from records.aggregation import AggregateBuilder
 from records.limits import MAX_HASH_KEY, record_bytes
-from records.partition import ShardMap, hash_key
+from records.partition import ShardMap
 from tests.outcomes import outcomes
+from tests.simulation.aggregated_entries import Entry, Trip
 from tests.simulation.aggregated_model import THROTTLED, ModelStream, Quota, user_records
 from tests.simulation.aggregated_regime import Regime, Window, draw
 from tests.simulation.aggregated_requests import BrokenError, check_request
@@ -33,43 +33,6 @@ WALL = 1.7e9  # What the wall clock says at 0 by the world's own.
 MOST_TURNS = 40  # For each record; a hot loop takes thousands.
 
 Reply = list[Stored | Failure] | Failure
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Entry:
-    """What the world knows of a record. Times are the machine's; ticks count what happened."""
-
-    number: int
-    key: tuple[str, int | None]
-    data: bytes
-    poison: bool
-    accepted: int = 0
-    accepted_at: float = 0.0
-    ahead: int = 0  # How many were buffered before it.
-    flushed_at: float | None = None
-    settled: int = 0
-    settled_at: float = 0.0
-    result: PutResult | DeliveryError | None = None
-    on_the_road: int = 0
-    unanswered: bool = False  # It was given up there.
-    attempts: list[tuple[float, float, str | None]] = field(default_factory=list)
-
-    @property
-    def place(self) -> int:
-        """Where it belongs in the hash space."""
-        return hash_key(self.key[0]) if self.key[1] is None else self.key[1]
-
-    def __repr__(self) -> str:
-        return str(self.number)
-
-
-@dataclass(slots=True, eq=False)
-class Trip:
-    """A request on the road."""
-
-    request: PutRequest
-    packs: list[list[Entry]]
-    started: float
 
 
 class World:

@@ -206,6 +206,52 @@ def test_close_calls_itself_what_is_behind_a_callback_that_does_not_return(
     assert len(called) == 6
 
 
+def test_close_takes_nothing_over_while_one_callback_after_the_other_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However slow they are: two at once would break the order of ends."""
+    error, client = ValueError("denied"), Client(held=True)
+    monkeypatch.setattr(client, "list_shards", lambda **_: (_ for _ in ()).throw(error))
+    begun, may_return = threading.Semaphore(0), threading.Semaphore(0)
+    calls: list[tuple[str, int]] = []
+    closing = threading.get_ident()
+    here: list[int] = []
+
+    def call(what: str, number: int) -> None:
+        calls.append((what, number))
+        here.append(threading.get_ident())
+        if closing not in here:
+            begun.release()
+            assert may_return.acquire(timeout=60)
+
+    producer, futures = put_held(
+        client,
+        4,
+        ordered=True,
+        max_record_age=0.01,
+        on_dead_letter=lambda letter: call("letter", int(letter.data[-1:])),
+    )
+    for number, future in enumerate(futures):
+        future.add_done_callback(lambda _, number=number: call("future", number))
+    assert begun.acquire(timeout=30)
+    ended = producer._endings._ended
+
+    def wait_for(done: Any, timeout: float | None) -> bool:
+        """In the time of one wait, one callback returns and another begins."""
+        if done() or timeout == 0:
+            return bool(done())
+        ended.release()
+        may_return.release()
+        begun.acquire(timeout=0.2 if len(calls) == 8 else 30)
+        ended.acquire()
+        return bool(done())
+
+    monkeypatch.setattr(ended, "wait_for", wait_for)
+    producer.close(0)
+    assert closing not in here
+    assert calls == [(what, number) for number in range(4) for what in ("letter", "future")]
+
+
 @ORDERS
 def test_a_record_takes_its_room_until_its_future_ends(*, ordered: bool) -> None:
     client, inside, go_on = Client(held=True), threading.Event(), threading.Event()
