@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from operator import attrgetter
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from producers.aggregated.future import PutFuture, confirm_unwatched
 from producers.aggregated.values import Confirmed, Item, Settled
@@ -30,7 +30,6 @@ Batch: TypeAlias = deque[Settled | Rest]
 # While callbacks are slow, those who wait are told so often.
 _TELL_SECONDS: Final = 1e-3
 
-_ticket = attrgetter("ticket")
 _size = attrgetter("size")
 
 
@@ -184,11 +183,12 @@ class Endings:
                 self._confirm(*next_one, batch, done, raised)
             else:
                 item, error = next_one
+                future = cast("PutFuture", item)
                 if self._on_dead_letter is not None:
                     self._call(raised, self._dead_letter, error)
                 self._count([item])
                 done.append(item)
-                self._end_one(raised, item.ticket, item.ticket.set_exception, error)
+                self._end_one(raised, future, future.set_exception, error)
         except BaseException:
             batch.appendleft(next_one)  # Ctrl-C amid these lines; twice harms nothing.
             raise
@@ -211,9 +211,9 @@ class Endings:
             return
         if stop + 1 < len(items):
             batch.appendleft(Rest(confirmed, stop + 1))
-        item = items[stop]
-        delivery = confirmed.delivery_of(item)
-        self._end_one(raised, item.ticket, item.ticket.confirm, delivery, stop, item.identity)
+        future = cast("PutFuture", items[stop])
+        delivery = confirmed.delivery_of(future)
+        self._end_one(raised, future, future.confirm, delivery, stop)
 
     def _end_one(
         self,
@@ -239,7 +239,7 @@ class Endings:
         self, done: list[Item], raised: list[BaseException], finished: Batch | None = None
     ) -> None:
         with self._lock:
-            self.pending.difference_update(map(_ticket, done))
+            self.pending.difference_update(done)
             if finished is not None:
                 self._left += finished  # Something, if Ctrl-C has broken off.
                 del self._at_work[id(finished)]

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from producers.aggregated.future import PutFuture
 from producers.aggregated.pack import lone_record
-from producers.aggregated.values import Item
 from records.aggregation import is_aggregate
 from records.envelope import open_envelope, seal
 from records.errors import RecordTooLarge
@@ -13,7 +13,7 @@ from records.record_ids import RecordIds
 
 
 class Intake:
-    """Makes items of what callers put. Safe between threads.
+    """Makes futures of what callers put. Safe between threads.
 
     Args:
         record_ids: Whether each payload gets a record ID.
@@ -27,7 +27,7 @@ class Intake:
         self._surely = surely
         self._ids = RecordIds(wall_clock) if record_ids else None
 
-    def item(  # noqa: PLR0917 - positional, because it is called for each record
+    def future(  # noqa: PLR0917 - positional, because it is called for each record
         self,
         partition_key: str,
         data: bytes,
@@ -35,8 +35,8 @@ class Intake:
         record_id: str | None,
         maximum: Callable[[int, float | None], int],
         until: float | None,
-    ) -> Item:
-        """Return the item of a record; see `AggregatingProducer.put` for what it raises.
+    ) -> PutFuture:
+        """Return the future of a record; see `AggregatingProducer.put` for what it raises.
 
         `maximum` is asked only about a record of more than that, with its size and `until`: it
         returns the most that the stream takes, or raises if that is not known in time.
@@ -58,14 +58,7 @@ class Intake:
             counted = record_bytes(wire.partition_key, wire.data)
         if counted > self._surely and counted > (most := maximum(counted, until)):
             raise RecordTooLarge(counted, most)
-        return Item(
-            partition_key,
-            data,
-            explicit_hash_key,
-            identity,
-            place,
-            size,
-        )
+        return PutFuture(partition_key, data, explicit_hash_key, identity, place, size)
 
     def _sealed(self, data: bytes, record_id: str | None) -> tuple[bytes, bytes | str | None]:
         if type(data) is not bytes:

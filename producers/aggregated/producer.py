@@ -13,7 +13,6 @@ from producers.aggregated.calls import Calls
 from producers.aggregated.crew import Crew
 from producers.aggregated.endings import Endings
 from producers.aggregated.exits import close_at_exit, forget
-from producers.aggregated.future import PutFuture
 from producers.aggregated.intake import Intake
 from producers.aggregated.machine import Machine
 from producers.aggregated.many import Asked, outcome_of, put_each
@@ -239,18 +238,19 @@ class AggregatingProducer:
             self._refuse_forked_child()
         until = None if timeout is None else self._clock() + timeout
         known = self._maximum.for_record
-        item = self._intake.item(partition_key, data, explicit_hash_key, record_id, known, until)
-        future = item.ticket = PutFuture()
+        future = self._intake.future(
+            partition_key, data, explicit_hash_key, record_id, known, until
+        )
         with self._lock:
-            if not self._room.has(item.size):
-                self._room.wait(item.size, until)
+            if not self._room.has(future.size):
+                self._room.wait(future.size, until)
             try:
                 self._endings.pending.add(future)
                 # Its first thread may have failed to start.
-                if self._machine.accept(item, now=self._clock()) or not self._crew.threads:
+                if self._machine.accept(future, now=self._clock()) or not self._crew.threads:
                     self._crew.wake()
             except BaseException:  # Ctrl-C strikes anywhere.
-                if not self._machine.recover(item):
+                if not self._machine.recover(future):
                     self._endings.pending.discard(future)
                 self._crew.wake()
                 raise

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from producers.errors import Attempt, DeliveryError, FailedRecord
 from producers.put_records import Failure
@@ -95,13 +95,12 @@ class PutResult(NamedTuple):
 
 
 class Item:
-    """A user record that was taken and is not settled.
+    """A user record that was taken and is not settled. Its owner may add to it in a class below.
 
     Attributes:
         accepted_at: When the machine accepted it, by its clock.
         size: Its data and key, in bytes.
         hash_key: Where it belongs in the hash space.
-        ticket: Whatever the owner wants back with it.
         history: The attempts made with an earlier pack.
         first_sent_at: When the first of these was made, by the machine's clock; only if there are.
     """
@@ -116,7 +115,6 @@ class Item:
         "identity",
         "partition_key",
         "size",
-        "ticket",
     )
 
     def __init__(  # noqa: PLR0917 - positional, because one is made for each record
@@ -127,7 +125,6 @@ class Item:
         identity: bytes | str | None,
         hash_key: int,
         size: int,
-        ticket: Any = None,
     ) -> None:
         self.partition_key = partition_key
         self.data = data
@@ -136,7 +133,6 @@ class Item:
         self.accepted_at = 0.0
         self.hash_key = hash_key
         self.size = size
-        self.ticket = ticket
         self.history: tuple[Attempt, ...] = ()
         self.first_sent_at: float  # Not set for each record: few have a history.
 

@@ -198,7 +198,7 @@ threading.Thread(target=futures._lock.acquire).start()  # That of the futures as
 child = os.fork()
 if not child:
     try:
-        futures.PutFuture().add_done_callback(print)
+        futures.PutFuture("k", b"", None, None, 0, 1).add_done_callback(print)
         for call in (
             lambda: producer.put("k", b"of the child", timeout=1),
             lambda: producer.call_when_room(print, 1),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from producers.aggregated.departure import PutRequest
-from producers.aggregated.values import PutResult
+from producers.aggregated.values import Item, PutResult
 from producers.errors import DeliveryError
 from records.partition import hash_key
 
@@ -34,6 +34,12 @@ class Entry:
 
     def __repr__(self) -> str:
         return str(self.number)
+
+
+class Put(Item):
+    """The record as the machine gets it, and what the world knows of it."""
+
+    entry: Entry
 
 
 @dataclass(slots=True, eq=False)

@@ -5,18 +5,19 @@ import random
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from producers.aggregated.departure import PutRequest
 from producers.aggregated.machine import ListRequest, Machine
 from producers.aggregated.metrics import Metrics
-from producers.aggregated.values import Item, Listed, Sent
+from producers.aggregated.values import Listed, Sent
 from producers.errors import DeliveryError
 from producers.put_records import Failure, Stored
 from records.aggregation import AggregateBuilder
 from records.limits import MAX_HASH_KEY, record_bytes
 from records.partition import ShardMap
 from tests.outcomes import outcomes
-from tests.simulation.aggregated_entries import Entry, Trip
+from tests.simulation.aggregated_entries import Entry, Put, Trip
 from tests.simulation.aggregated_model import THROTTLED, ModelStream, Quota, user_records
 from tests.simulation.aggregated_regime import Regime, Window, draw
 from tests.simulation.aggregated_requests import BrokenError, check_request
@@ -174,7 +175,8 @@ class World:
     def _accept(self, entry: Entry) -> bool:
         (key, explicit), data = entry.key, entry.data
         size = record_bytes(key, data)
-        item = Item(*(key, data, explicit, f"id-{entry.number}"), entry.place, size, ticket=entry)
+        item = Put(key, data, explicit, f"id-{entry.number}", entry.place, size)
+        item.entry = entry
         self.entries.append(entry)
         self._ticks += 1
         entry.accepted, entry.accepted_at, entry.ahead = self._ticks, self.clock, self._buffered
@@ -193,7 +195,7 @@ class World:
         """Take what the machine has settled, and hold its counters to account."""
         settled = self.machine.take_settled()
         for item, result in outcomes(settled):
-            entry: Entry = item.ticket
+            entry = cast("Put", item).entry
             self._say("settle", entry, result)
             if entry.result is not None:
                 raise BrokenError(f"record {entry.number} is settled twice")
