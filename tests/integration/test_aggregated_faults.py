@@ -57,7 +57,7 @@ def test_ordered_records_stay_in_order_under_random_partial_failure(
             puts = put_numbered(producer, range(400))
             assert producer.flush(90)
         rows = proxy.status()["faults"]["by_name"]
-    assert min(row["affected"] for row in rows.values()) > 1
+    assert min(row["affected"] for row in rows.values()) >= 1
     times = check_account(read_back(kinesis, name), puts, ordered=True)
     assert len(times) == len(puts)
     assert not any(put.error for put in puts)

@@ -226,7 +226,7 @@ def test_alone_on_a_stream_the_producer_is_hardly_ever_throttled(
         row = row_of(proxy, name)
     assert not any(put.error for put in puts)
     assert row["admitted"] == count
-    assert row["throttled"] <= count // 20
+    assert row["throttled"] <= count // 10
 
 
 def test_two_producers_share_one_shard(stack: Endpoints, stream: Streams) -> None:
