@@ -208,7 +208,7 @@ def test_a_request_has_10_mib_at_most(stack: Endpoints, stream: Streams) -> None
     assert sorted(sum(sizes) for sizes in fake.requests) == [2 * MIB, 10 * MIB]
 
 
-@pytest.mark.parametrize(("count", "size"), [(4 * 32, 32 * KIB), (3000, 10)])
+@pytest.mark.parametrize(("count", "size"), [(8 * 64, 16 * KIB), (6000, 10)])
 def test_alone_on_a_stream_the_producer_is_hardly_ever_throttled(
     stack: Endpoints, stream: Streams, count: int, size: int
 ) -> None:
@@ -220,13 +220,14 @@ def test_alone_on_a_stream_the_producer_is_hardly_ever_throttled(
             kinesis_at(proxy.url), name, linger=0.01, aggregation=False
         ) as producer,
     ):
-        # The shard takes a second's worth at once, and then as much each second.
+        # The shard takes a second's worth at once, and then as much each second. What was sent late
+        # and comes beside the next is refused, so a busy machine has a third of a second to hiccup.
         puts = put_numbered(producer, range(count), size=size)
         assert producer.flush(60)
         row = row_of(proxy, name)
     assert not any(put.error for put in puts)
     assert row["admitted"] == count
-    assert row["throttled"] <= count // 10
+    assert row["throttled"] <= count // 20
 
 
 def test_two_producers_share_one_shard(stack: Endpoints, stream: Streams) -> None:
