@@ -234,7 +234,10 @@ class Bridge:
         """Take nothing more, and acknowledge what the stream still takes."""
         self._relay.close_intake()
         # On a failure there is nothing to wait for but what is on its way.
-        self._producer.close(deadline=2.0 if self._relay.failure else DRAIN_SECONDS)
+        deadline = time.monotonic() + (2.0 if self._relay.failure else DRAIN_SECONDS)
+        self._producer.close(deadline=deadline - time.monotonic())
+        # The network thread may still be writing a dead letter, and acknowledges it after that.
+        self._relay.wait_settled(deadline - time.monotonic())
 
     def _refuse(self, refused: Refused) -> None:
         message = refused.message

@@ -79,6 +79,7 @@ class Relay:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._settled_all = threading.Condition(self._lock)
         self._entries: deque[_Entry] = deque()
         self._bytes = 0
         self._closed = False
@@ -97,6 +98,16 @@ class Relay:
         """Leave all further messages to the broker."""
         with self._lock:
             self._closed = True
+
+    def wait_settled(self, timeout: float) -> bool:
+        """Wait until nothing that was taken is unacknowledged, or the stream has refused for good.
+
+        Returns:
+            Whether nothing is; what is left after `timeout` seconds comes again from the broker.
+        """
+        with self._settled_all:
+            self._settled_all.wait_for(lambda: not self._entries or self.failure, timeout)
+            return not self._entries
 
     def needs_redelivery(self) -> bool:
         """Return True once after messages were left out and all that was taken is settled.
@@ -163,12 +174,15 @@ class Relay:
                 self._bytes -= len(message.payload)
                 self._acknowledge(message)
                 self.relayed += 1
+            if not self._entries:
+                self._settled_all.notify_all()
 
     def _fail(self, error: Exception) -> None:
         with self._lock:
             self._closed = True
             if self.failure is None:
                 self.failure = error
+            self._settled_all.notify_all()
 
     def _has_room(self, message: Message) -> bool:
         if not self._entries:

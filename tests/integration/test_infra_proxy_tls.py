@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import SSLError
+from h2.errors import ErrorCodes
 
 from infra.proxy.exchange import Answer, Incoming, Reply, send
 from infra.proxy.serve.listen import Address
@@ -113,6 +114,22 @@ def test_http1_is_agreed_on(identity: TlsIdentity):
         assert connection.selected_alpn_protocol() == "http/1.1"
         connection.sendall(GET)
         assert read_all(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_server_ends_while_connections_are_saying_goodbye(identity: TlsIdentity):
+    with (
+        served(echo_into(Seen()), tls=identity) as address,
+        dial_tls(address, identity) as http1,
+        H2Client("localhost", address.port, tls=trusting(identity, "h2")) as http2,
+    ):
+        http1.sendall(GET)
+        assert read_all(http1).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert http2.answer(http2.ask("/", b"x")).body == b"x"
+        http2.h2.close_connection(ErrorCodes.INTERNAL_ERROR)
+        http2.flush()
+        while not http2.closed:
+            http2.receive()
+        # The server waits for the farewell of both, and is told to end in the middle of it.
 
 
 def test_strangers_leave_no_traceback(

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from concurrent.futures import Future
 from typing import Any
 
@@ -59,6 +60,31 @@ def test_nothing_is_acknowledged_before_the_stream_has_it(bench: Bench):
     bench.succeed(0)
     assert bench.acknowledged == [telemetry(1)]
     assert bench.relay.in_flight == 0
+
+
+def test_waiting_for_what_was_taken_ends_with_the_last_acknowledgement(bench: Bench):
+    assert bench.relay.wait_settled(0)
+    bench.relay.accept(telemetry(1))
+    bench.relay.accept(telemetry(2))
+    bench.relay.close_intake()
+    bench.succeed(1)
+    assert not bench.relay.wait_settled(0)
+    waiter = threading.Thread(target=bench.relay.wait_settled, args=(30,))
+    waiter.start()
+    bench.succeed(0)
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert bench.relay.wait_settled(0)
+
+
+def test_a_failure_ends_the_wait_for_what_was_taken(bench: Bench):
+    bench.relay.accept(telemetry(1))
+    waiter = threading.Thread(target=bench.relay.wait_settled, args=(30,))
+    waiter.start()
+    bench.puts[0][3].set_exception(RuntimeError("gone"))
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert not bench.relay.wait_settled(30), "the broker has it, and it stays there"
 
 
 def test_acknowledgements_keep_the_order_of_arrival(bench: Bench):

@@ -148,7 +148,8 @@ class Http2Connection(asyncio.Protocol):
         """Say goodbye (GOAWAY) and end the connection once that has been sent."""
         for stream in list(self._streams.values()):
             stream.client_left()
-        if not self.lost:
+        # asyncio's TLS forgets its connection when it is closed twice.
+        if not (self.lost or self.transport.is_closing()):
             self.h2.close_connection()
             self.flush()
             self.transport.close()
