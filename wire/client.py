@@ -174,6 +174,7 @@ class WireKinesis:
         if not self._proxies.get(urlsplit(request.url).scheme):
             return self._connections.post(request.url, dict(request.headers.items()), request.data)
         # It knows tunnels and the proxy's own credentials and certificates.
+        request.data = bytes(request.data)
         endpoint = self._plain._endpoint  # noqa: SLF001
         answer = endpoint.http_session.send(endpoint.prepare_request(request))
         if answer.status_code < 200:

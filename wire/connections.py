@@ -14,6 +14,7 @@ from botocore import exceptions as sdk
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from urllib3.util import wait_for_read
 
+from wire.body import Body
 from wire.exchange import Answer, exchange
 
 Place = tuple[str, str, int | None]
@@ -52,7 +53,7 @@ class Connections:
         self._idle: Idle = {}
         self._process_id = os.getpid()
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: Body) -> Answer:
         """Send a request, once, and return the answer.
 
         Raises:

@@ -12,6 +12,8 @@ from ssl import SSLEOFError, SSLSocket
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult
 
+from wire.body import Body
+
 _PIECE: Final = 1 << 17
 _RECEIVE: Final = 1 << 16
 _LONGEST_HEAD: Final = 1 << 16
@@ -30,7 +32,7 @@ class Answer(NamedTuple):
 
 
 def exchange(
-    sock: socket, url: SplitResult, headers: Mapping[str, str], body: bytes
+    sock: socket, url: SplitResult, headers: Mapping[str, str], body: Body
 ) -> tuple[Answer, bool]:
     """POST a body; return the answer, and whether the connection is fit for another request.
 
@@ -78,11 +80,11 @@ def _head(url: SplitResult, headers: Mapping[str, str], length: int) -> bytes:
     return f"{head}\r\n\r\n".encode()
 
 
-def _send(sock: socket, head: bytes, body: bytes) -> None:
-    rest = memoryview(body)
+def _send(sock: socket, head: bytes, body: Body) -> None:
     # What follows the head goes out with it, in one packet if it fits.
-    for part in (memoryview(head + rest[:_PIECE]), rest[_PIECE:]):
-        left = part
+    begin, rest = [head, *body.pieces[:2]], body.pieces[2:]
+    for part in (b"".join(begin), *rest):
+        left = memoryview(part)
         while left:
             # One time-out holds for all that is given to `sendall`, and with TLS to `send`.
             left = left[sock.send(left[:_PIECE]) :]

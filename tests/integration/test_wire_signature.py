@@ -35,12 +35,13 @@ def signature_of(heard: Heard, key: str, secret: str) -> str:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000])
+@pytest.mark.parametrize("count", [1, 3, 300])
 @pytest.mark.parametrize("path", ["", "/some/path"])
-def test_the_signature_fits_what_arrived(size: int, path: str):
+def test_the_signature_fits_what_arrived(size: int, count: int, path: str):
     keys: dict[str, Any] = {"aws_access_key_id": "AKID", "aws_secret_access_key": "secret"}
     with scripted(fine) as server:
         client = client_named("wire", server.url + path, **keys)
-        records = [{"Data": b"\xff" * size, "PartitionKey": "✓"}]
+        records = [{"Data": b"\xff" * size, "PartitionKey": f"✓ {n}"} for n in range(count)]
         client.put_records(StreamName="s", Records=records)
         client.close()
     [heard] = server.heard

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wire.body import Body
 from wire.exchange import Answer, exchange
 
 URL = urlsplit("http://kinesis.example/")
@@ -41,7 +42,7 @@ class Wire:
 
 
 def ask(wire: Any, body: bytes = b"x", *, url: str = URL.geturl(), **headers: str) -> Any:
-    return exchange(wire, urlsplit(url), headers, body)
+    return exchange(wire, urlsplit(url), headers, Body([body]))
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
@@ -58,11 +59,14 @@ def test_an_interim_answer_without_the_answer_is_none():
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000_000])
+@pytest.mark.parametrize("piece", [1, 2, 150_000, 1_000_000])
 @pytest.mark.parametrize("takes", [7_001, 300_000, 1 << 30])
-def test_an_upload_goes_on_from_what_the_other_side_took(size: int, takes: int):
+def test_an_upload_goes_on_from_what_the_other_side_took(size: int, piece: int, takes: int):
     body = bytes(n % 251 for n in range(size))
+    begins = [*range(0, size if piece > 2 else min(size, 6), piece)]
     wire = Wire([ANSWER], takes=takes)
-    ask(wire, body)
+    pieces = [memoryview(body)[a:b] for a, b in pairwise([*begins, size])]
+    assert exchange(wire, URL, {}, Body(pieces)) == (Answer(200, HEADERS, b"body"), True)  # type: ignore[arg-type]
     head, _, sent = b"".join(wire.sent).partition(b"\r\n\r\n")
     assert sent == body
     assert f"\r\nContent-Length: {size}\r\n".encode() in head + b"\r\n"

@@ -13,9 +13,10 @@ from botocore.exceptions import HTTPClientError, ParamValidationError
 from botocore.parsers import create_parser
 from botocore.utils import parse_timestamp
 from cbor2 import CBORTag
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from wire.body import PIECE_BYTES
 from wire.client import OPERATIONS
 from wire.protocol import Operation, _minute
 
@@ -29,7 +30,7 @@ MILLISECONDS = 1_795_523_696_789
 
 
 def sent(operation: Operation, parameters: dict[str, Any]) -> Any:
-    body = operation.encode(parameters)
+    body = bytes(operation.encode(parameters))
     return cbor2.loads(body, semantic_decoders={1: lambda value, _: CBORTag(1, value)})
 
 
@@ -64,6 +65,35 @@ def test_the_callers_parameters_stay_as_they_are(entries: list[dict[str, Any]]):
     PUT.encode(parameters)
     assert parameters == {"StreamName": "s", "Records": before}
     assert all(type(a["Data"]) is type(b["Data"]) for a, b in zip(entries, before, strict=True))
+
+
+@pytest.mark.parametrize("names", [("StreamName", "Records"), ("Records", "StreamARN")])
+@given(
+    st.lists(st.sampled_from([0, 1, 100, PIECE_BYTES - 1, PIECE_BYTES, 150_000]), min_size=1),
+    st.integers(0, 70_000),
+)
+@example([1], 23)
+@example([1], 255)
+@example([1], 65_535)
+@settings(max_examples=25)
+def test_many_records_travel_in_pieces_of_a_bounded_size(
+    names: tuple[str, ...], sizes: list[int], more: int
+):
+    entries = [{"Data": bytes(size), "PartitionKey": f"k-{n}"} for n, size in enumerate(sizes)]
+    entries += [{"Data": b"", "PartitionKey": "k", "ExplicitHashKey": "1"}] * more
+    told = {name: entries if name == "Records" else "s" for name in names}
+    body = PUT.encode(told)
+    assert cbor2.loads(bytes(body)) == told
+    assert len(body) == len(bytes(body))
+    head, *pieces = body.pieces
+    assert len(head) < 100
+    largest = max(sizes) + 60 * len(entries)  # With what is around each of them.
+    assert all(len(piece) < PIECE_BYTES + largest for piece in pieces)
+    assert [*iter(body.read, b"")] == [head, *pieces]
+    assert body.read() == b""
+    body.seek(0)
+    assert body.read() == head
+    assert body.tell() == 1
 
 
 PLAIN = {"Data": b"x", "PartitionKey": "k"}
