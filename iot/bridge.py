@@ -233,11 +233,11 @@ class Bridge:
     def _drain(self) -> None:
         """Take nothing more, and acknowledge what the stream still takes."""
         self._relay.close_intake()
+        began = time.monotonic()
         # On a failure there is nothing to wait for but what is on its way.
-        deadline = time.monotonic() + (2.0 if self._relay.failure else DRAIN_SECONDS)
-        self._producer.close(deadline=deadline - time.monotonic())
+        self._producer.close(deadline=2.0 if self._relay.failure else DRAIN_SECONDS)
         # The network thread may still be writing a dead letter, and acknowledges it after that.
-        self._relay.wait_settled(deadline - time.monotonic())
+        self._relay.wait_settled(began + DRAIN_SECONDS - time.monotonic())
 
     def _refuse(self, refused: Refused) -> None:
         message = refused.message

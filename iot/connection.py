@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
+from weakref import finalize
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -370,6 +371,16 @@ class Connection:
 
 class _PatientClient(Client):
     """paho's client, whose network thread outlives a publish at the wrong moment."""
+
+    def loop_start(self) -> MQTTErrorCode:
+        """Start the network thread."""
+        begun = super().loop_start()
+        # Nobody closes what wakes that thread but `__del__`; the garbage collector, which is what
+        # ends a client with callbacks, may come upon the sockets before it, and warns.
+        for waker in (self._sockpairR, self._sockpairW):
+            if waker is not None:
+                finalize(self, waker.close).atexit = False
+        return begun
 
     def reconnect(self) -> MQTTErrorCode:
         """Open a connection."""

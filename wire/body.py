@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Final
 
 PIECE_BYTES: Final = 1 << 16
-"""How much is worth a piece."""
+"""So much data of records is worth a piece."""
 
 
 class Body:
     """A body that botocore's signer reads like a file, and nobody needs in a row.
 
-    Megabytes in a row come and go with each request, and glibc keeps them at hand for each thread
-    from the first time on: with eight requests on the road that took more memory than all else.
+    Megabytes in a row would come and go with each request, and glibc keeps them at hand for each
+    thread from the first time on: with eight requests on the road, a third of the memory of all.
 
     Args:
         pieces: What is sent, one piece after the other.

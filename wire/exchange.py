@@ -82,9 +82,13 @@ def _head(url: SplitResult, headers: Mapping[str, str], length: int) -> bytes:
 
 def _send(sock: socket, head: bytes, body: Body) -> None:
     # What follows the head goes out with it, in one packet if it fits.
-    begin, rest = [head, *body.pieces[:2]], body.pieces[2:]
-    for part in (b"".join(begin), *rest):
-        left = memoryview(part)
+    first, rest = bytearray(head), []
+    for piece in body.pieces:
+        room = max(0, _PIECE - len(first))
+        first += piece[:room]
+        rest.append(memoryview(piece)[room:])
+    for part in (memoryview(first), *rest):
+        left = part
         while left:
             # One time-out holds for all that is given to `sendall`, and with TLS to `send`.
             left = left[sock.send(left[:_PIECE]) :]

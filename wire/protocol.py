@@ -185,7 +185,10 @@ def _to_wire(value: Any, shape: Any) -> Any:
 
 
 def _reader(shape: Any, *, nulls: bool) -> Reader | None:
-    """Return what turns a decoded value, perhaps with nulls, into boto3's; None if that is it."""
+    """Return what turns a decoded value into boto3's; None if they are the same.
+
+    `nulls` is whether there may be any in the value.
+    """
     match shape.type_name:
         case "structure":
             members = {n: _reader(each, nulls=nulls) for n, each in shape.members.items()}

@@ -85,6 +85,7 @@ def run(
         finally:
             stop.set()
             running.join(30)
+        assert not running.is_alive()
         return capsys.readouterr().out.splitlines()[-1]
 
     return run_bridge

@@ -1,10 +1,12 @@
 """A session that stays up, and devices that lose nothing, over a line that does not stay up."""
 
+import gc
 import json
 import os
 import queue
 import random
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -378,3 +380,16 @@ class TestRunnables:
             main([*arguments, "--events", "1", "--ledger", "x"])
         assert usage.value.code == 2
         assert "--devices" in capsys.readouterr().err
+
+
+def test_nothing_is_left_open_for_the_garbage_collector(endpoint: Endpoint, unique: Unique):
+    """It would close the sockets of paho's client by itself, with a warning for each."""
+    connection = Connection(endpoint, client_id=unique("gone"))
+    gc.collect(0)  # What comes next is collected before it.
+    with connection:
+        connection.wait_ready(30)
+    del connection
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert not [each.message for each in caught]
